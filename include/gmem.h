@@ -1,0 +1,687 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * libgmem: KVM's guest_memfd for VMMs.
+ *
+ * Conventions, stated once:
+ *
+ *  - Handles are opaque. A function that can fail returns 0 or a negative errno. A function that
+ *    makes a handle stores it through its last argument; on failure it stores NULL there, and
+ *    nothing else has changed.
+ *  - Destructors (gmem_*_close) return nothing, accept NULL and cannot fail. Any order of closing
+ *    is safe: a slot keeps its VM, its memfd and its mapping; a mapping keeps its memfd; a memfd
+ *    keeps its VM.
+ *  - A caller's descriptor is duplicated with close-on-exec and never consumed.
+ *  - Ranges are half open, [start, start + size). Offsets are bytes in the file, gpa are bytes of
+ *    guest-physical address, sizes are bytes. "A page" is the host's page (4, 16 or 64 KiB).
+ *  - An options struct begins with `sz`, which the caller sets to its sizeof. Members that the
+ *    caller's version lacks take their default, which is always zero; a member that this library
+ *    does not know must be zero.
+ *  - After a failure the calling thread can ask for a reason (one a cause) and for a sentence with
+ *    the numbers; see gmem_error_get_reason(). Four reasons are not repeated below:
+ *    GMEM_REASON_NULL (EINVAL) where a pointer is taken, GMEM_REASON_OPTS_SIZE (EINVAL) and
+ *    GMEM_REASON_OPTS_TAIL (E2BIG) where options are, and GMEM_REASON_KVM_BLOCKED (EPERM, ENOSYS)
+ *    where a syscall is made that a filter can forbid.
+ *  - Threads: there is no global mutable state but the thread's own last error. Calls that read a
+ *    VM (translate, read, write, load, store, get_*) run from any thread beside calls that change
+ *    it; calls that change one VM serialise inside it. A handle must not be closed while another
+ *    thread uses that handle.
+ *  - After fork(), the child can only close its handles and use the gmem_*_get_* calls; every other
+ *    call answers EIO (GMEM_REASON_FORKED), as KVM itself does.
+ *
+ * gmem(7) holds the overview and the list of things that the kernel accepts and this library
+ * deliberately refuses.
+ */
+#ifndef GMEM_H
+#define GMEM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(__GNUC__)
+#pragma GCC visibility push(default)
+#endif
+
+struct gmem_vm;
+struct gmem_memfd;
+struct gmem_map;
+struct gmem_slot;
+
+/* ---- Errors ------------------------------------------------------------------------------- */
+
+/*
+ * Why the last call of this thread failed. Values are never reused or renumbered. Behind each
+ * stands the errno that comes with it.
+ */
+enum gmem_reason {
+	GMEM_REASON_NONE = 0, /* no call of this thread has failed yet */
+
+	/* The call. */
+	GMEM_REASON_NULL = 1,		   /* EINVAL: a pointer that must be given is NULL */
+	GMEM_REASON_OPTS_SIZE = 2,	   /* EINVAL: sz is not the size of an options struct */
+	GMEM_REASON_OPTS_TAIL = 3,	   /* E2BIG: a member unknown to this library is not zero */
+	GMEM_REASON_ARGUMENT = 4,	   /* EINVAL: a value outside its enumeration or limit */
+	GMEM_REASON_CONFLICT = 5,	   /* EINVAL: members that exclude or require each other */
+	GMEM_REASON_FLAGS_UNKNOWN = 6,	   /* EINVAL: flag bits that neither side knows */
+	GMEM_REASON_FLAGS_UNSUPPORTED = 7, /* EOPNOTSUPP: known flags that this VM lacks */
+	GMEM_REASON_FORKED = 8,		   /* EIO: the VM belongs to the parent process */
+	GMEM_REASON_IN_CALLBACK = 9,	   /* EDEADLK: a changing call from a callback */
+
+	/* Ranges. */
+	GMEM_REASON_RANGE_EMPTY = 20,	   /* EINVAL: size is zero */
+	GMEM_REASON_RANGE_UNALIGNED = 21,  /* EINVAL: start or size is not a multiple of the page */
+	GMEM_REASON_RANGE_WRAPS = 22,	   /* EOVERFLOW: start + size does not fit */
+	GMEM_REASON_GPA_BEYOND_WIDTH = 23, /* ERANGE: past the guest's physical address width */
+	GMEM_REASON_MEMFD_BEYOND_END = 24, /* ERANGE: past the end of the file */
+	GMEM_REASON_MAP_BEYOND_END = 25,   /* ERANGE: outside the mapping */
+	GMEM_REASON_HOST_NOT_CANONICAL = 26, /* ERANGE: no user address of this machine */
+	GMEM_REASON_TOO_LARGE = 27,	     /* ERANGE: no file of this size, 2^63 bytes or more */
+	GMEM_REASON_TOO_MANY_PAGES = 28,     /* ERANGE: a slot of 2^31 pages or more */
+
+	/* Overlaps. The message names the slot or range in the way. */
+	GMEM_REASON_GPA_OVERLAP = 40,	/* EEXIST: another slot has these guest addresses */
+	GMEM_REASON_GPA_RESERVED = 41,	/* EEXIST: reserved by the VMM for itself */
+	GMEM_REASON_MEMFD_OVERLAP = 42, /* EEXIST: this part of the guest_memfd is bound already */
+
+	/* Slot ids and address spaces. */
+	GMEM_REASON_ID_BEYOND_LIMIT = 60, /* ERANGE: the kernel has fewer slots */
+	GMEM_REASON_ID_NOT_GRANTED = 61,  /* EPERM: the VMM kept this id for itself */
+	GMEM_REASON_ID_TAKEN = 62,	  /* EEXIST: another slot has this id */
+	GMEM_REASON_IDS_EXHAUSTED = 63,	  /* ENOSPC: no granted id is free */
+	GMEM_REASON_AS_BEYOND_LIMIT = 64, /* ERANGE: the VM has fewer address spaces */
+
+	/* Descriptors and what is behind them. */
+	GMEM_REASON_FD_INVALID = 80,	     /* EBADF: not an open descriptor */
+	GMEM_REASON_FD_NOT_VM = 81,	     /* ENOTTY: not a KVM VM */
+	GMEM_REASON_FD_NOT_GUEST_MEMFD = 82, /* EINVAL: not a guest_memfd */
+	GMEM_REASON_MEMFD_FOREIGN = 83, /* EXDEV: made for another VM, or for no VM known here */
+	GMEM_REASON_MEMFD_NOT_MAPPABLE = 84, /* ENODEV: made without GMEM_MEMFD_MMAP */
+	GMEM_REASON_MEMFD_IGNORED = 85,	     /* EINVAL: the kernel would not use it for the guest */
+	GMEM_REASON_MEMFD_UNTOUCHABLE = 86,  /* EINVAL: host and KVM could not touch it */
+	GMEM_REASON_MEMFD_HIDES_SHARED = 87, /* EINVAL: it would take the shared half's place */
+	GMEM_REASON_MEMFD_NO_DIRTY_LOG = 88, /* EOPNOTSUPP: guest_memfd slots have no dirty log */
+	GMEM_REASON_MEMFD_NO_READONLY = 89,  /* EOPNOTSUPP: guest_memfd slots are writable */
+	GMEM_REASON_HOST_NOT_MAPPING = 90,   /* EINVAL: the address is not this guest_memfd range */
+	GMEM_REASON_MEMFD_PRIVATE = 91,	     /* EFAULT: the host may not touch this memory */
+	GMEM_REASON_FALLBACK_UNSUITABLE = 92, /* EINVAL: a sealed memfd cannot stand in for this */
+
+	/* NUMA. */
+	GMEM_REASON_NUMA_NEEDS_MMAP = 100, /* EINVAL: a policy is set through a mapping */
+	GMEM_REASON_NUMA_IGNORED = 101,	   /* EOPNOTSUPP: accepted by the kernel without effect */
+	GMEM_REASON_NUMA_REFUSED = 102,	   /* kernel's errno: mode or nodes are not possible here */
+
+	/* State. */
+	GMEM_REASON_SLOT_DELETED = 120,	  /* ESTALE: the slot is no longer bound */
+	GMEM_REASON_SLOT_ADOPTED = 121,	  /* EPERM: the VMM's own slot, only the VMM changes it */
+	GMEM_REASON_NEEDS_QUIESCE = 122,  /* EBUSY: vCPUs could run while memory is missing */
+	GMEM_REASON_QUIESCE_FAILED = 123, /* the callback's errno */
+	GMEM_REASON_UNDO_FAILED = 124,	  /* ENOTRECOVERABLE: only closing is left */
+
+	/* Access by guest address. */
+	GMEM_REASON_GPA_UNMAPPED = 140,	    /* EFAULT: no slot there */
+	GMEM_REASON_NO_HOST_SIDE = 141,	    /* EFAULT: the slot has no memory the host can reach */
+	GMEM_REASON_ACCESS_READONLY = 142,  /* EACCES: a read-only slot or mapping */
+	GMEM_REASON_ACCESS_UNALIGNED = 143, /* EINVAL: an atomic access across its own size */
+	GMEM_REASON_ACCESS_FAULT = 144, /* EFAULT: the memory behind the slot cannot be touched */
+	GMEM_REASON_ACCESS_NOT_ATOMIC = 145,   /* EOPNOTSUPP: fault-proof access is not atomic */
+	GMEM_REASON_DISCARD_UNSUPPORTED = 146, /* EOPNOTSUPP: the backing cannot drop pages */
+
+	/* Capabilities and the kernel. */
+	GMEM_REASON_CAP_UNSUPPORTED = 160,   /* EOPNOTSUPP: this kernel or VM type lacks it */
+	GMEM_REASON_CAP_PROBE_FAILED = 161,  /* probe's errno: could not be found out */
+	GMEM_REASON_KERNEL_TOO_OLD = 162,    /* EOPNOTSUPP: no KVM_SET_USER_MEMORY_REGION2 */
+	GMEM_REASON_VM_TYPE = 163,	     /* EINVAL: the kernel makes no VM of this type */
+	GMEM_REASON_KVM_NO_DEVICE = 164,     /* ENOENT: the KVM device does not exist */
+	GMEM_REASON_KVM_NO_PERMISSION = 165, /* EACCES or EPERM: it may not be opened */
+	GMEM_REASON_KVM_NO_HARDWARE = 166,   /* ENODEV or ENXIO: nothing behind the device */
+	GMEM_REASON_KVM_NOT_KVM = 167,	     /* ENOTTY: it is not KVM, or its interface is not 12 */
+	GMEM_REASON_KVM_BLOCKED = 168,	  /* EPERM or ENOSYS: a filter such as seccomp forbids it */
+	GMEM_REASON_NO_MEMORY = 169,	  /* ENOMEM */
+	GMEM_REASON_FD_LIMIT = 170,	  /* EMFILE or ENFILE */
+	GMEM_REASON_POISONED = 171,	  /* EHWPOISON: a page is damaged */
+	GMEM_REASON_KERNEL_REFUSED = 172, /* kernel's errno: a refusal nobody could foresee */
+};
+
+/* The reason of this thread's last failure; a call that succeeds leaves it. Any thread. */
+enum gmem_reason gmem_error_get_reason(void);
+
+/*
+ * The sentence of this thread's last failure, "" before the first. Owned by the library, valid
+ * until the thread's next failing call; never NULL. Any thread.
+ */
+const char *gmem_error_get_message(void);
+
+/* The name of a reason, such as "RANGE_WRAPS"; "UNKNOWN" for other values. Static. Any thread. */
+const char *gmem_reason_to_string(enum gmem_reason reason);
+
+/* The version of the library in use, such as "0.1.0". Static. Any thread. */
+const char *gmem_get_version(void);
+
+enum gmem_log_level {
+	GMEM_LOG_ERROR = 1,   /* a call failed; the text is its message */
+	GMEM_LOG_WARNING = 2, /* a destructor could not undo something */
+};
+
+/*
+ * Called from the thread in which the thing happened, with no lock of the library held. It must
+ * not call functions that change the VM (they answer EDEADLK).
+ */
+typedef void gmem_log_fn(void *data, enum gmem_log_level level, const char *message);
+
+/* ---- VM ----------------------------------------------------------------------------------- */
+
+/*
+ * What a VM can do, each found once when the handle is made, on the VM's own descriptor.
+ * The values are those of the kernel's capability where a KVM_CAP_ is named
+ * (Documentation/virt/kvm/api.rst), else as given here.
+ */
+enum gmem_cap {
+	GMEM_CAP_GUEST_MEMFD = 1,	/* KVM_CAP_GUEST_MEMFD */
+	GMEM_CAP_GUEST_MEMFD_FLAGS = 2, /* KVM_CAP_GUEST_MEMFD_FLAGS: flags creation accepts */
+	GMEM_CAP_USER_MEMORY2 = 3,	/* KVM_CAP_USER_MEMORY2 */
+	GMEM_CAP_MEMORY_ATTRIBUTES = 4, /* KVM_CAP_MEMORY_ATTRIBUTES: mask, 8 is private */
+	GMEM_CAP_MEMORY_FAULT_INFO = 5, /* KVM_CAP_MEMORY_FAULT_INFO */
+	GMEM_CAP_PRE_FAULT_MEMORY = 6,	/* KVM_CAP_PRE_FAULT_MEMORY */
+	GMEM_CAP_READONLY_MEM = 7,	/* KVM_CAP_READONLY_MEM */
+	GMEM_CAP_NR_MEMSLOTS = 8,	/* KVM_CAP_NR_MEMSLOTS: slots in each address space */
+	GMEM_CAP_NR_ADDRESS_SPACES = 9, /* KVM_CAP_MULTI_ADDRESS_SPACE: 1 or more */
+	GMEM_CAP_VM_TYPES = 10,		/* KVM_CAP_VM_TYPES: bit n is type n (x86) */
+	GMEM_CAP_GPA_BITS = 11,		/* width of guest addresses, by trying one-page slots */
+	GMEM_CAP_HVA_BITS = 12,		/* width of this process's addresses, by trying mappings */
+	GMEM_CAP_USERFAULTFD = 13,	/* on a guest_memfd mapping: 1 missing, 2 wp, 4 minor */
+	GMEM_CAP_NUMA = 14,		/* 1: a policy set through a guest_memfd mapping holds */
+	GMEM_CAP_BIND_CHECKED = 15,	/* 1: the kernel refuses a binding whose range wraps */
+};
+
+/* KVM_MEMORY_ATTRIBUTE_PRIVATE, in the value of GMEM_CAP_MEMORY_ATTRIBUTES. */
+#define GMEM_ATTRIBUTE_PRIVATE UINT64_C(8)
+
+/* Reads and writes never fault in the VMM: they answer EFAULT instead, at the cost of a syscall. */
+#define GMEM_VM_FAULT_PROOF UINT64_C(1)
+
+struct gmem_vm_opts {
+	size_t sz;
+	const char *device; /* path of the KVM device; NULL: "/dev/kvm". Not used by open_fd */
+	uint64_t type;	    /* argument of KVM_CREATE_VM; 0: the default. Not used by open_fd */
+	uint64_t flags;	    /* GMEM_VM_* */
+	uint32_t id_first;  /* slot ids granted to the library in each address space: from here, */
+	uint32_t id_count;  /* that many; 0: all from id_first on */
+	gmem_log_fn *log;   /* NULL: none */
+	void *log_data;
+};
+
+/*
+ * Make a VM and a handle for it.
+ *
+ * @opts: NULL for the defaults
+ * @ret: the handle; close it with gmem_vm_close()
+ *
+ * Capabilities are found now: a throw-away guest_memfd and about ten one-page slots at the tops of
+ * possible guest address widths come and go.
+ *
+ * Errors: FLAGS_UNKNOWN; KVM_NO_DEVICE; KVM_NO_PERMISSION; KVM_NO_HARDWARE; KVM_NOT_KVM; VM_TYPE;
+ * KERNEL_TOO_OLD; ID_BEYOND_LIMIT; NO_MEMORY; FD_LIMIT; KERNEL_REFUSED.
+ */
+int gmem_vm_open(const struct gmem_vm_opts *opts, struct gmem_vm **ret);
+
+/*
+ * Make a handle for a VM that the VMM has made. The descriptor is duplicated; the VMM goes on
+ * using its own. Slots that the VMM sets itself are told to the library by gmem_slot_adopt() or
+ * gmem_vm_reserve(). Call it before vCPUs run, and while no other thread changes slots of the VM:
+ * it probes with throw-away slots, as gmem_vm_open() does.
+ *
+ * @vm_fd: what KVM_CREATE_VM returned
+ * @opts: as for gmem_vm_open(); device and type must be zero
+ * @ret: the handle
+ *
+ * Probing needs one free id: the highest that is granted and free of the highest eight.
+ *
+ * Errors: FLAGS_UNKNOWN; CONFLICT; FD_INVALID; FD_NOT_VM; FORKED (another process made the VM, or
+ * it is dead); KERNEL_TOO_OLD; ID_BEYOND_LIMIT; NO_MEMORY; FD_LIMIT; KERNEL_REFUSED.
+ */
+int gmem_vm_open_fd(int vm_fd, const struct gmem_vm_opts *opts, struct gmem_vm **ret);
+
+/*
+ * Drop the caller's reference. The VM's descriptor is closed when the last memfd, mapping and slot
+ * made with it are closed too; addresses kept reserved for late readers are given back then.
+ */
+void gmem_vm_close(struct gmem_vm *vm);
+
+/* The library's descriptor of the VM, which stays the library's. -EINVAL for NULL. Any thread. */
+int gmem_vm_get_fd(const struct gmem_vm *vm);
+
+/*
+ * Ask for a capability.
+ *
+ * @value: set to the capability's value, or to 0 where the call fails
+ *
+ * Three answers: 0 supported; -EOPNOTSUPP (CAP_UNSUPPORTED) the kernel or this VM type lacks it;
+ * another errno (CAP_PROBE_FAILED) it could not be found out, and the message says why.
+ * Any thread; no syscall.
+ *
+ * Errors: ARGUMENT; CAP_UNSUPPORTED; CAP_PROBE_FAILED.
+ */
+int gmem_vm_get_cap(const struct gmem_vm *vm, enum gmem_cap cap, uint64_t *value);
+
+/* The name of a capability, such as "GUEST_MEMFD_FLAGS"; "UNKNOWN" for others. Any thread. */
+const char *gmem_cap_to_string(enum gmem_cap cap);
+
+struct gmem_reserve_opts {
+	size_t sz;
+	uint32_t as_id;	   /* address space; 0 but for SMM */
+	uint32_t id_first; /* ids [id_first, id_first + id_count) */
+	uint32_t id_count; /* 0: no ids */
+	uint32_t pad;	   /* must be 0 */
+	uint64_t gpa;	   /* guest addresses [gpa, gpa + size) */
+	uint64_t size;	   /* 0: no addresses */
+};
+
+/*
+ * Keep slot ids, guest addresses or both out of gmem_slot_create(): the VMM's own slots, MMIO.
+ * Reservations last as long as the VM's handle. gmem_slot_adopt() may use what is reserved.
+ *
+ * Errors: CONFLICT (neither ids nor addresses, a start without how many, or pad not 0);
+ * AS_BEYOND_LIMIT; RANGE_UNALIGNED; RANGE_WRAPS; GPA_BEYOND_WIDTH; GPA_OVERLAP; GPA_RESERVED;
+ * ID_BEYOND_LIMIT; ID_TAKEN (by a slot, an earlier reservation, or one that was adopted);
+ * NO_MEMORY; FORKED; IN_CALLBACK.
+ */
+int gmem_vm_reserve(struct gmem_vm *vm, const struct gmem_reserve_opts *opts);
+
+/* ---- guest_memfd -------------------------------------------------------------------------- */
+
+/* GUEST_MEMFD_FLAG_MMAP: the host can map it, and it is the guest's only memory in its slot. */
+#define GMEM_MEMFD_MMAP UINT64_C(1)
+/* GUEST_MEMFD_FLAG_INIT_SHARED: host and guest share all of it from the start. */
+#define GMEM_MEMFD_INIT_SHARED UINT64_C(2)
+
+/* What stands in where the kernel has no guest_memfd for this VM. */
+enum gmem_fallback {
+	GMEM_FALLBACK_NONE = 0,	 /* fail */
+	GMEM_FALLBACK_MEMFD = 1, /* memfd_create(2), sealed against a change of size */
+};
+
+/* What a handle holds. */
+enum gmem_memfd_kind {
+	GMEM_MEMFD_KIND_GUEST = 1,  /* a guest_memfd */
+	GMEM_MEMFD_KIND_SEALED = 2, /* an ordinary memfd: the fallback */
+};
+
+/* Where pages come from; the kernel's MPOL_ values (set_mempolicy(2)). */
+enum gmem_numa {
+	GMEM_NUMA_DEFAULT = 0, /* the policy of the thread that touches a page first */
+	GMEM_NUMA_PREFERRED = 1,
+	GMEM_NUMA_BIND = 2,
+	GMEM_NUMA_INTERLEAVE = 3,
+	GMEM_NUMA_PREFERRED_MANY = 5,
+	GMEM_NUMA_WEIGHTED_INTERLEAVE = 6,
+};
+
+struct gmem_memfd_opts {
+	size_t sz;
+	uint64_t size;	/* bytes, a multiple of the page */
+	uint64_t flags; /* exactly these, of GMEM_CAP_GUEST_MEMFD_FLAGS */
+	enum gmem_fallback fallback;
+	enum gmem_numa numa_mode;
+	const uint64_t *numa_nodes; /* bit n of word n / 64 is node n; read during the call */
+	size_t numa_words;	    /* words in numa_nodes; at most 16 */
+	const char *name;	    /* shown in /proc for the fallback; NULL: "gmem" */
+};
+
+/*
+ * Make a guest_memfd (KVM_CREATE_GUEST_MEMFD). It comes with close-on-exec and holds no page yet.
+ * A NUMA policy is set before any page can exist, and read back through another mapping: a kernel
+ * that would ignore it is found out (NUMA_IGNORED).
+ *
+ * With GMEM_FALLBACK_MEMFD, and only where GMEM_CAP_GUEST_MEMFD is not supported, an ordinary
+ * sealed memfd is made instead; flags must then be GMEM_MEMFD_MMAP | GMEM_MEMFD_INIT_SHARED, since
+ * that is what it can stand for. gmem_memfd_get_kind() tells.
+ *
+ * Errors: RANGE_EMPTY; RANGE_UNALIGNED; TOO_LARGE; FLAGS_UNKNOWN; FLAGS_UNSUPPORTED; ARGUMENT;
+ * CAP_UNSUPPORTED; CAP_PROBE_FAILED; FALLBACK_UNSUITABLE; NUMA_NEEDS_MMAP; NUMA_IGNORED;
+ * NUMA_REFUSED; NO_MEMORY; FD_LIMIT; KERNEL_REFUSED; FORKED; IN_CALLBACK.
+ */
+int gmem_memfd_create(struct gmem_vm *vm, const struct gmem_memfd_opts *opts,
+		      struct gmem_memfd **ret);
+
+/*
+ * Take up a guest_memfd made elsewhere. The descriptor is duplicated.
+ *
+ * @vm: the VM it was made for, or NULL for one received from another process: it can then be
+ *      mapped, allocated and discarded, but not bound
+ * @fd: the descriptor
+ *
+ * Its flags are found by trying: GMEM_MEMFD_MMAP by mapping it, GMEM_MEMFD_INIT_SHARED by touching
+ * its last page, which may allocate that one page. Whether it belongs to @vm only the kernel
+ * knows: gmem_slot_create() tells.
+ *
+ * Errors: FD_INVALID; FD_NOT_GUEST_MEMFD; NO_MEMORY; FD_LIMIT; KERNEL_REFUSED; FORKED;
+ * IN_CALLBACK.
+ */
+int gmem_memfd_open_fd(struct gmem_vm *vm, int fd, struct gmem_memfd **ret);
+
+/* Drop the caller's reference; slots and mappings keep theirs. */
+void gmem_memfd_close(struct gmem_memfd *memfd);
+
+/* The library's descriptor, which stays the library's. -EINVAL for NULL. Any thread. */
+int gmem_memfd_get_fd(const struct gmem_memfd *memfd);
+
+/* Size in bytes; 0 for NULL. Any thread. */
+uint64_t gmem_memfd_get_size(const struct gmem_memfd *memfd);
+
+/* GMEM_MEMFD_* flags; 0 for NULL. Any thread. */
+uint64_t gmem_memfd_get_flags(const struct gmem_memfd *memfd);
+
+/* What is behind the handle; 0 for NULL. Any thread. */
+enum gmem_memfd_kind gmem_memfd_get_kind(const struct gmem_memfd *memfd);
+
+/*
+ * Allocate pages now, so that a guest's first touch cannot fail for lack of memory. Goes on after
+ * a signal. Where it fails, pages allocated so far stay: they read as zero, as all others.
+ * Any thread.
+ *
+ * Errors: RANGE_EMPTY; RANGE_UNALIGNED; RANGE_WRAPS; MEMFD_BEYOND_END; NO_MEMORY; KERNEL_REFUSED;
+ * FORKED.
+ */
+int gmem_memfd_allocate(struct gmem_memfd *memfd, uint64_t offset, uint64_t size);
+
+/*
+ * Give pages back to the host (FALLOC_FL_PUNCH_HOLE). The next touch by anybody finds zeros. vCPUs
+ * may run. Any thread.
+ *
+ * Errors: RANGE_EMPTY; RANGE_UNALIGNED; RANGE_WRAPS; MEMFD_BEYOND_END; NO_MEMORY; KERNEL_REFUSED;
+ * FORKED.
+ */
+int gmem_memfd_discard(struct gmem_memfd *memfd, uint64_t offset, uint64_t size);
+
+/* ---- Mapping ------------------------------------------------------------------------------ */
+
+#define GMEM_PROT_READ	1U
+#define GMEM_PROT_WRITE 2U
+
+struct gmem_map_opts {
+	size_t sz;
+	uint64_t offset; /* bytes in the file, a multiple of the page */
+	uint64_t size;	 /* bytes, a multiple of the page */
+	uint32_t prot;	 /* GMEM_PROT_*; 0: read and write */
+	uint32_t pad;	 /* must be 0 */
+};
+
+/*
+ * Map a part of a memfd into this process, shared, not inherited by child processes. No page is
+ * touched.
+ *
+ * @opts: NULL for the whole file, read and write
+ *
+ * Errors: RANGE_EMPTY; RANGE_UNALIGNED; RANGE_WRAPS; MEMFD_BEYOND_END; FLAGS_UNKNOWN (prot);
+ * CONFLICT (pad not 0); MEMFD_NOT_MAPPABLE; NO_MEMORY (also: no address space for it);
+ * KERNEL_REFUSED; FORKED; IN_CALLBACK.
+ */
+int gmem_map_create(struct gmem_memfd *memfd, const struct gmem_map_opts *opts,
+		    struct gmem_map **ret);
+
+/*
+ * Drop the caller's reference; slots keep theirs. When the last is gone the memory is unmapped. If
+ * a slot ever used the mapping, its addresses stay reserved and inaccessible until
+ * gmem_vm_reclaim(), so that a late use is a clean fault.
+ */
+void gmem_map_close(struct gmem_map *map);
+
+/* First byte of the mapping, which is byte `offset` of the file; NULL for NULL. Any thread. */
+void *gmem_map_get_addr(const struct gmem_map *map);
+
+/* Where the mapping begins, in bytes in the file; 0 for NULL. Any thread. */
+uint64_t gmem_map_get_offset(const struct gmem_map *map);
+
+/* Its length in bytes; 0 for NULL. Any thread. */
+uint64_t gmem_map_get_size(const struct gmem_map *map);
+
+/*
+ * Allocate pages and fill the host's page tables, so that later touches do not fault.
+ *
+ * @offset, @size: bytes in the file, within the mapping
+ * @threads: how many to work with, the caller's among them; 0: one for each CPU the caller may run
+ *           on; at most 256. They have all signals blocked.
+ *
+ * Goes on after a signal. Where it fails, pages populated so far stay. Any thread.
+ *
+ * Errors: RANGE_EMPTY; RANGE_UNALIGNED; RANGE_WRAPS; MAP_BEYOND_END; ARGUMENT; MEMFD_PRIVATE;
+ * POISONED; NO_MEMORY; KERNEL_REFUSED; FORKED.
+ */
+int gmem_map_populate(struct gmem_map *map, uint64_t offset, uint64_t size, unsigned int threads);
+
+/* ---- Memslot ------------------------------------------------------------------------------ */
+
+/*
+ * KVM_MEM_LOG_DIRTY_PAGES: not with a memfd; use a slot over its mapping. The log can also hold
+ * pages that the guest has only read.
+ */
+#define GMEM_SLOT_LOG_DIRTY UINT64_C(1)
+/* KVM_MEM_READONLY: guest writes exit as MMIO; not with a memfd; use a slot over its mapping. */
+#define GMEM_SLOT_READONLY UINT64_C(2)
+/* `id` is the id to use; without it the lowest free granted id is taken. */
+#define GMEM_SLOT_FIXED_ID (UINT64_C(1) << 16)
+
+/*
+ * What a slot is made of:
+ *
+ *   memfd     map      host    the guest's memory
+ *   mappable  NULL     NULL    the guest_memfd, with a mapping that the library makes
+ *   mappable  its own  NULL    the guest_memfd, with this mapping, which must cover the range
+ *   private   any      any     the guest_memfd where private; the mapping, the host memory or
+ *                              nothing where shared
+ *   NULL      any      NULL    the mapping's pages: an ordinary slot, with dirty log and read-only
+ *   NULL      NULL     given   the caller's memory, which must outlive the slot
+ *
+ * A fallback memfd (GMEM_MEMFD_KIND_SEALED) is given like a mappable one and makes an ordinary
+ * slot.
+ */
+struct gmem_slot_opts {
+	size_t sz;
+	uint64_t gpa;  /* first guest address, a multiple of the page */
+	uint64_t size; /* bytes, a multiple of the page */
+	struct gmem_memfd *memfd;
+	uint64_t offset; /* bytes in the memfd, and in the map's file */
+	struct gmem_map *map;
+	void *host;	/* a multiple of the page */
+	uint64_t flags; /* GMEM_SLOT_* */
+	uint32_t id;	/* with GMEM_SLOT_FIXED_ID */
+	uint32_t as_id; /* address space; 0 but for SMM */
+};
+
+/*
+ * Bind memory to guest addresses (KVM_SET_USER_MEMORY_REGION2). All is checked first, in the order
+ * of the list below, range by range, and a refusal makes no ioctl. Setting what is already set, all
+ * members equal, changes nothing and gives the same slot once more: it stays until each handle is
+ * closed. Deleting or replacing it through one of them does so for all.
+ *
+ * A slot of a mappable memfd without `map` gets a mapping of just its range.
+ *
+ * Errors: FORKED; IN_CALLBACK; FLAGS_UNKNOWN; CONFLICT (more or less than the table above);
+ * AS_BEYOND_LIMIT; RANGE_EMPTY; RANGE_UNALIGNED; RANGE_WRAPS; GPA_BEYOND_WIDTH;
+ * MEMFD_BEYOND_END; MAP_BEYOND_END; HOST_NOT_CANONICAL; GPA_RESERVED; GPA_OVERLAP; MEMFD_OVERLAP;
+ * TOO_MANY_PAGES; ID_BEYOND_LIMIT; ID_NOT_GRANTED; ID_TAKEN; IDS_EXHAUSTED; MEMFD_FOREIGN;
+ * MEMFD_NO_DIRTY_LOG; MEMFD_NO_READONLY; MEMFD_IGNORED; MEMFD_UNTOUCHABLE; MEMFD_HIDES_SHARED;
+ * HOST_NOT_MAPPING; FLAGS_UNSUPPORTED; ACCESS_READONLY (a writable slot over a read-only mapping);
+ * NO_MEMORY; KERNEL_REFUSED.
+ */
+int gmem_slot_create(struct gmem_vm *vm, const struct gmem_slot_opts *opts, struct gmem_slot **ret);
+
+/*
+ * Bind several at once, all or none: every entry is checked, against the others too, before the
+ * first ioctl; if the kernel refuses one, those before it are undone in reverse.
+ *
+ * @opts: an array of @count structs, all of the size that the first one states; 1 to 65536
+ * @ret: an array of @count handles; all NULL on failure
+ *
+ * Errors: those of gmem_slot_create(), the message naming the entry; ARGUMENT (count);
+ * UNDO_FAILED where the kernel refused an undo: the slots that remain are then lost to the
+ * library, and their memory stays reserved.
+ */
+int gmem_slot_create_many(struct gmem_vm *vm, const struct gmem_slot_opts *opts, size_t count,
+			  struct gmem_slot **ret);
+
+/*
+ * Tell the library of a slot that the VMM has set itself: its addresses can be translated, and
+ * its id, guest addresses and file range are known as taken. No ioctl is made, now or later.
+ * GMEM_SLOT_FIXED_ID must be set. Where `memfd` is mappable, `map` or `host` must be what
+ * the VMM gave KVM as userspace_addr. Memory given as `host` must outlive the handle. The id stays
+ * the VMM's own, as if reserved, also when the handle is closed.
+ *
+ * Errors: those of gmem_slot_create() but for GPA_RESERVED, ID_NOT_GRANTED, IDS_EXHAUSTED and
+ * KERNEL_REFUSED.
+ */
+int gmem_slot_adopt(struct gmem_vm *vm, const struct gmem_slot_opts *opts, struct gmem_slot **ret);
+
+/*
+ * Unbind now. The handle stays, to be closed; its getters answer as before. Waits for reads and
+ * writes under way in the slot. An adopted slot is only forgotten.
+ *
+ * Errors: SLOT_DELETED; FORKED; IN_CALLBACK; NO_MEMORY; KERNEL_REFUSED (it is still bound).
+ */
+int gmem_slot_delete(struct gmem_slot *slot);
+
+/*
+ * Drop the caller's reference; with the last one the slot is unbound. If the kernel refuses that,
+ * a warning is logged and the slot's own mapping is made inaccessible for good, so that the guest
+ * cannot reach what the VMM maps there later.
+ */
+void gmem_slot_close(struct gmem_slot *slot);
+
+/* Turn the dirty log of an ordinary slot on or off; `flags` is the new whole of GMEM_SLOT_LOG_DIRTY
+ * and GMEM_SLOT_READONLY, of which only the first may change. vCPUs may run.
+ *
+ * Errors: FLAGS_UNKNOWN; CONFLICT (GMEM_SLOT_READONLY would change); MEMFD_NO_DIRTY_LOG;
+ * MEMFD_NO_READONLY; SLOT_ADOPTED; SLOT_DELETED; FORKED; IN_CALLBACK; NO_MEMORY; KERNEL_REFUSED.
+ */
+int gmem_slot_set_flags(struct gmem_slot *slot, uint64_t flags);
+
+/* The VMM has made no vCPU, so that replacing needs no quiesce. */
+#define GMEM_REPLACE_NO_VCPUS UINT64_C(1)
+
+struct gmem_replace_opts {
+	size_t sz;
+	uint64_t flags;		    /* GMEM_REPLACE_* */
+	int (*quiesce)(void *data); /* stop all vCPUs: 0, or a negative errno to give up */
+	void (*resume)(void *data); /* let them go on; follows each successful quiesce */
+	void *data;
+};
+
+/*
+ * Give a slot other memory or another place, under its id. KVM's guest_memfd slots are immutable
+ * (kvm_set_memory_region()), so the old one is deleted before the new one is made, and the guest
+ * has no memory there for a moment: either the VMM stops its vCPUs in quiesce, or it states that
+ * there are none. Other threads that translate, read, write, load or store there meanwhile get
+ * GPA_UNMAPPED, and addresses got before end with the old memory. No lock of the library is held
+ * over the callbacks; they must not change the VM.
+ *
+ * If the kernel refuses the new slot, the old one is set again and the call fails; if that fails
+ * too, the slot is gone (UNDO_FAILED) and can only be closed.
+ *
+ * @opts: the new slot; id and address space must be the slot's, or FIXED_ID absent
+ *
+ * Errors: those of gmem_slot_create() but for AS_BEYOND_LIMIT, ID_BEYOND_LIMIT, ID_NOT_GRANTED,
+ * IDS_EXHAUSTED; NEEDS_QUIESCE; QUIESCE_FAILED; SLOT_ADOPTED; SLOT_DELETED; CONFLICT (another id or
+ * address space, or one callback without the other); UNDO_FAILED.
+ */
+int gmem_slot_replace(struct gmem_slot *slot, const struct gmem_slot_opts *opts,
+		      const struct gmem_replace_opts *replace);
+
+/* What was set. Each answers 0 or NULL for NULL, and is safe beside a replace. Any thread. */
+uint32_t gmem_slot_get_id(const struct gmem_slot *slot);
+uint32_t gmem_slot_get_as_id(const struct gmem_slot *slot);
+uint64_t gmem_slot_get_gpa(const struct gmem_slot *slot);
+uint64_t gmem_slot_get_size(const struct gmem_slot *slot);
+uint64_t gmem_slot_get_offset(const struct gmem_slot *slot);
+uint64_t gmem_slot_get_flags(const struct gmem_slot *slot);
+/* The userspace_addr that KVM has; NULL for a slot without a host side. */
+void *gmem_slot_get_addr(const struct gmem_slot *slot);
+
+/* ---- Access by guest address -------------------------------------------------------------- */
+
+/*
+ * Where guest memory is in this process.
+ *
+ * @prot: what will be done with it, GMEM_PROT_*
+ * @len: set to the bytes from @gpa to the end of its slot; may be NULL
+ * @addr: the address of @gpa
+ *
+ * The address stays safe to use as long as the slot lives and is not replaced; after that, a use is
+ * a clean fault until gmem_vm_reclaim(). Memory given as `host` is the caller's to keep. Any
+ * thread; no lock, and no syscall but a short sleep where a change of slots has been stopped in its
+ * middle.
+ *
+ * Errors: AS_BEYOND_LIMIT; FLAGS_UNKNOWN (prot); GPA_UNMAPPED; NO_HOST_SIDE; ACCESS_READONLY;
+ * FORKED.
+ */
+int gmem_vm_translate(struct gmem_vm *vm, uint32_t as_id, uint64_t gpa, uint32_t prot,
+		      uint64_t *len, void **addr);
+
+/*
+ * Copy from or to guest memory, across slots that touch. The whole range is looked up before the
+ * first byte is copied. Where no conversion can make it private this is a plain copy; elsewhere,
+ * and on a VM opened with GMEM_VM_FAULT_PROOF, memory that cannot be touched answers EFAULT.
+ * A copy that fails in the middle (ACCESS_FAULT, or a slot that has just gone) leaves the part
+ * before it copied. Not atomic.
+ * Any thread.
+ *
+ * Errors: AS_BEYOND_LIMIT; RANGE_WRAPS; GPA_UNMAPPED; NO_HOST_SIDE; ACCESS_READONLY (write);
+ * ACCESS_FAULT; NO_MEMORY and KERNEL_REFUSED (of the fault-proof way); FORKED. A length of 0 is no
+ * error.
+ */
+int gmem_vm_read(struct gmem_vm *vm, uint32_t as_id, uint64_t gpa, void *buf, size_t len);
+int gmem_vm_write(struct gmem_vm *vm, uint32_t as_id, uint64_t gpa, const void *buf, size_t len);
+
+/*
+ * Load with acquire order, or store with release order, in one access: ring indices. gpa must be
+ * a multiple of the size. Values are in the host's byte order. Any thread.
+ *
+ * Errors: AS_BEYOND_LIMIT; ACCESS_UNALIGNED (never for u8); GPA_UNMAPPED; NO_HOST_SIDE;
+ * ACCESS_READONLY (store); ACCESS_NOT_ATOMIC (where only the fault-proof copy is safe: on a VM
+ * opened with GMEM_VM_FAULT_PROOF, and in a mappable guest_memfd that can become private); FORKED.
+ */
+int gmem_vm_load_u8(struct gmem_vm *vm, uint32_t as_id, uint64_t gpa, uint8_t *value);
+int gmem_vm_load_u16(struct gmem_vm *vm, uint32_t as_id, uint64_t gpa, uint16_t *value);
+int gmem_vm_load_u32(struct gmem_vm *vm, uint32_t as_id, uint64_t gpa, uint32_t *value);
+int gmem_vm_load_u64(struct gmem_vm *vm, uint32_t as_id, uint64_t gpa, uint64_t *value);
+int gmem_vm_store_u8(struct gmem_vm *vm, uint32_t as_id, uint64_t gpa, uint8_t value);
+int gmem_vm_store_u16(struct gmem_vm *vm, uint32_t as_id, uint64_t gpa, uint16_t value);
+int gmem_vm_store_u32(struct gmem_vm *vm, uint32_t as_id, uint64_t gpa, uint32_t value);
+int gmem_vm_store_u64(struct gmem_vm *vm, uint32_t as_id, uint64_t gpa, uint64_t value);
+
+/*
+ * Give the pages behind guest addresses of address space 0 back to the host, by whatever call fits
+ * each slot's backing; the guest then reads zeros. The range may span slots; it is checked whole
+ * first. Where a slot has two halves, both are dropped. Any thread; vCPUs may run.
+ *
+ * Errors: RANGE_EMPTY; RANGE_UNALIGNED; RANGE_WRAPS; GPA_UNMAPPED; ACCESS_READONLY (a read-only
+ * slot); DISCARD_UNSUPPORTED (host memory that is read-only, sealed, locked, of several kinds in
+ * one slot, or a private mapping of a file, whose old contents would come back); NO_MEMORY (also:
+ * host memory that is not mapped); KERNEL_REFUSED; FORKED; IN_CALLBACK. Where backing or kernel
+ * refuse, the parts before are discarded already, or will read as zeros at some later time.
+ */
+int gmem_vm_discard(struct gmem_vm *vm, uint64_t gpa, uint64_t size);
+
+/*
+ * Give back the addresses that were kept reserved after slots and mappings were closed. Call it
+ * when no thread holds an address from gmem_vm_translate() or gmem_slot_get_addr() of a slot that
+ * is gone or was replaced.
+ *
+ * @bytes: set to how much address space was given back, also where the call fails; may be NULL
+ *
+ * Errors: NO_MEMORY or KERNEL_REFUSED (the rest stays reserved); FORKED; IN_CALLBACK.
+ */
+int gmem_vm_reclaim(struct gmem_vm *vm, uint64_t *bytes);
+
+#if defined(__GNUC__)
+#pragma GCC visibility pop
+#endif
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* GMEM_H */

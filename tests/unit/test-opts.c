@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: MIT */
+/* Options structs from callers older and newer than the library. */
+#include "error.h"
+#include "harness.h"
+#include "opts.h"
+
+#include <errno.h>
+#include <stdint.h>
+#include <string.h>
+
+struct known {
+	size_t sz;
+	uint64_t first;
+	uint64_t second;
+};
+
+struct newer {
+	struct known known;
+	uint64_t third;
+};
+
+START_TEST(same_size_is_copied)
+{
+	struct known from = {.sz = sizeof(from), .first = 1, .second = 2}, to;
+
+	ck_assert_int_eq(gmem_opts_read(&to, sizeof(to), &from), 0);
+	ck_assert_mem_eq(&to, &from, sizeof(to));
+}
+END_TEST
+
+START_TEST(members_that_an_older_caller_lacks_are_zero)
+{
+	struct known from = {.sz = offsetof(struct known, second), .first = 1, .second = 99}, to;
+
+	memset(&to, 0xff, sizeof(to));
+	ck_assert_int_eq(gmem_opts_read(&to, sizeof(to), &from), 0);
+	ck_assert_uint_eq(to.first, 1);
+	ck_assert_uint_eq(to.second, 0);
+}
+END_TEST
+
+START_TEST(a_newer_caller_may_leave_new_members_zero)
+{
+	struct newer from = {.known = {.sz = sizeof(from), .first = 1}};
+	struct known to;
+
+	ck_assert_int_eq(gmem_opts_read(&to, sizeof(to), &from), 0);
+	ck_assert_uint_eq(to.first, 1);
+}
+END_TEST
+
+START_TEST(an_unknown_member_that_is_set_is_refused)
+{
+	struct newer from = {.known = {.sz = sizeof(from)}};
+	struct known to = {.first = 7};
+
+	/* Each byte of the tail counts, the last one too. */
+	((unsigned char *)&from.third)[_i] = 1;
+	ck_assert_int_eq(gmem_opts_read(&to, sizeof(to), &from), -E2BIG);
+	ck_assert_int_eq(gmem_error_get_reason(), GMEM_REASON_OPTS_TAIL);
+	ck_assert_uint_eq(to.first, 7);
+}
+END_TEST
+
+START_TEST(a_senseless_size_is_refused)
+{
+	static const size_t sizes[] = {0, 1, sizeof(size_t), 4097, SIZE_MAX};
+	struct known from = {.sz = sizes[_i]}, to;
+
+	ck_assert_int_eq(gmem_opts_read(&to, sizeof(to), &from), -EINVAL);
+	ck_assert_int_eq(gmem_error_get_reason(), GMEM_REASON_OPTS_SIZE);
+}
+END_TEST
+
+START_TEST(null_is_refused)
+{
+	struct known to;
+
+	ck_assert_int_eq(gmem_opts_read(&to, sizeof(to), NULL), -EINVAL);
+	ck_assert_int_eq(gmem_error_get_reason(), GMEM_REASON_NULL);
+}
+END_TEST
+
+static Suite *make_suite(void)
+{
+	Suite *suite = suite_create("opts");
+	TCase *read = tcase_create("read");
+
+	tcase_add_test(read, same_size_is_copied);
+	tcase_add_test(read, members_that_an_older_caller_lacks_are_zero);
+	tcase_add_test(read, a_newer_caller_may_leave_new_members_zero);
+	tcase_add_loop_test(read, an_unknown_member_that_is_set_is_refused, 0, 8);
+	tcase_add_loop_test(read, a_senseless_size_is_refused, 0, 5);
+	tcase_add_test(read, null_is_refused);
+	suite_add_tcase(suite, read);
+	return suite;
+}
+
+int main(void)
+{
+	return harness_run(make_suite());
+}
