@@ -1,0 +1,653 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What holds for all functions: NULL, options structs, child processes, callbacks, and the failure
+ * of any one call.
+ */
+#include "harness.h"
+#include "script.h"
+
+#include "memfd.h"
+#include "vm.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#define BOTH (GMEM_MEMFD_MMAP | GMEM_MEMFD_INIT_SHARED)
+#define SIZE UINT64_C(0x10000)
+
+static struct script *script;
+static struct gmem_vm *vm;
+static struct gmem_memfd *memfd;
+static struct gmem_map *map;
+static struct gmem_slot *slot; /* id 0: gpa 0x1000, two pages of the memfd at 0 */
+static int other_fd;	       /* a guest_memfd made elsewhere for this VM */
+static int vm_fd;	       /* a VM of the VMM's own */
+
+/* The VMM's own memory. */
+static unsigned char ram[0x10000] __attribute__((aligned(0x10000)));
+
+static void start(void)
+{
+	struct gmem_slot_opts opts = {.sz = sizeof(opts), .gpa = 0x1000, .size = 0x2000};
+
+	script = script_new(SCRIPT_LINUX_7_3);
+	script_name(script, ram, sizeof(ram), "ram");
+	vm = script_vm(script, 0);
+	memfd = script_memfd(vm, SIZE, BOTH);
+	ck_works(gmem_map_create(memfd, NULL, &map));
+	opts.memfd = memfd;
+	ck_works(gmem_slot_create(vm, &opts, &slot));
+	other_fd = script_make_gmem(script, gmem_vm_get_fd(vm), SIZE, BOTH);
+	vm_fd = script_make_vm(script);
+	script_forget(script);
+}
+
+static void end(void)
+{
+	script_close(script, other_fd);
+	script_close(script, vm_fd);
+	gmem_slot_close(slot);
+	gmem_map_close(map);
+	gmem_memfd_close(memfd);
+	gmem_vm_close(vm);
+	script_end(script);
+}
+
+/* ---- Options structs ---- */
+
+/* Room for any options struct and a member that this library does not know. */
+union any_opts {
+	struct gmem_vm_opts vm;
+	struct gmem_reserve_opts reserve;
+	struct gmem_memfd_opts memfd;
+	struct gmem_map_opts map;
+	struct gmem_slot_opts slot;
+	struct gmem_replace_opts replace;
+	size_t sz;
+	unsigned char bytes[8192];
+};
+
+static int give_to_open(const void *opts)
+{
+	struct gmem_vm *ret = NULL;
+	int r = gmem_vm_open_sys(&script->sys, opts, &ret);
+
+	gmem_vm_close(ret);
+	return r;
+}
+
+static int give_to_open_fd(const void *opts)
+{
+	struct gmem_vm *ret = NULL;
+	int r = gmem_vm_open_fd_sys(&script->sys, vm_fd, opts, &ret);
+
+	gmem_vm_close(ret);
+	return r;
+}
+
+static int give_to_reserve(const void *opts)
+{
+	return gmem_vm_reserve(vm, opts);
+}
+
+static int give_to_memfd(const void *opts)
+{
+	struct gmem_memfd *ret = NULL;
+	int r = gmem_memfd_create(vm, opts, &ret);
+
+	gmem_memfd_close(ret);
+	return r;
+}
+
+static int give_to_map(const void *opts)
+{
+	struct gmem_map *ret = NULL;
+	int r = gmem_map_create(memfd, opts, &ret);
+
+	gmem_map_close(ret);
+	return r;
+}
+
+static int give_to_slot(const void *opts)
+{
+	struct gmem_slot *ret = NULL;
+	int r = gmem_slot_create(vm, opts, &ret);
+
+	gmem_slot_close(ret);
+	return r;
+}
+
+static int give_to_many(const void *opts)
+{
+	struct gmem_slot *ret = NULL;
+	int r = gmem_slot_create_many(vm, opts, 1, &ret);
+
+	gmem_slot_close(ret);
+	return r;
+}
+
+static int give_to_adopt(const void *opts)
+{
+	struct gmem_slot *ret = NULL;
+	int r = gmem_slot_adopt(vm, opts, &ret);
+
+	gmem_slot_close(ret);
+	return r;
+}
+
+static int give_to_replace(const void *opts)
+{
+	struct gmem_replace_opts how = {.sz = sizeof(how), .flags = GMEM_REPLACE_NO_VCPUS};
+
+	return gmem_slot_replace(slot, opts, &how);
+}
+
+static int give_how_to_replace(const void *how)
+{
+	struct gmem_slot_opts opts = {
+		.sz = sizeof(opts), .gpa = 0x1000, .size = 0x1000, .host = ram};
+
+	return gmem_slot_replace(slot, &opts, how);
+}
+
+/* Each function with options, and such as it accepts. */
+static const struct {
+	const char *name;
+	int (*give)(const void *opts);
+	size_t size;
+	bool null; /* is the default */
+	union any_opts good;
+} takers[] = {
+	{"vm_open", give_to_open, sizeof(struct gmem_vm_opts), true, {{0}}},
+	{"vm_open_fd", give_to_open_fd, sizeof(struct gmem_vm_opts), true, {{0}}},
+	{"vm_reserve",
+	 give_to_reserve,
+	 sizeof(struct gmem_reserve_opts),
+	 false,
+	 {.reserve = {.gpa = 0x100000, .size = 0x1000}}},
+	{"memfd_create",
+	 give_to_memfd,
+	 sizeof(struct gmem_memfd_opts),
+	 false,
+	 {.memfd = {.size = 0x1000}}},
+	{"map_create", give_to_map, sizeof(struct gmem_map_opts), true, {.map = {.size = 0x1000}}},
+	{"slot_create",
+	 give_to_slot,
+	 sizeof(struct gmem_slot_opts),
+	 false,
+	 {.slot = {.gpa = 0x8000, .size = 0x1000, .host = ram}}},
+	{"slot_create_many",
+	 give_to_many,
+	 sizeof(struct gmem_slot_opts),
+	 false,
+	 {.slot = {.gpa = 0x8000, .size = 0x1000, .host = ram}}},
+	{"slot_adopt",
+	 give_to_adopt,
+	 sizeof(struct gmem_slot_opts),
+	 false,
+	 {.slot = {.gpa = 0x8000,
+		   .size = 0x1000,
+		   .host = ram,
+		   .flags = GMEM_SLOT_FIXED_ID,
+		   .id = 7}}},
+	{"slot_replace",
+	 give_to_replace,
+	 sizeof(struct gmem_slot_opts),
+	 false,
+	 {.slot = {.gpa = 0x8000, .size = 0x1000, .host = ram}}},
+	{"slot_replace (how)",
+	 give_how_to_replace,
+	 sizeof(struct gmem_replace_opts),
+	 false,
+	 {.replace = {.flags = GMEM_REPLACE_NO_VCPUS}}},
+};
+
+static void check_refused(size_t i, const void *opts, int error, enum gmem_reason reason)
+{
+	script_expect(script, "%s", "");
+	script_check_failure(takers[i].give(opts), error, reason, takers[i].name, __FILE__,
+			     __LINE__);
+	script_met(script);
+}
+
+START_TEST(bad_options)
+{
+	static const size_t sizes[] = {0, 1, sizeof(size_t) - 1, sizeof(size_t), 4097, SIZE_MAX};
+	union any_opts opts = takers[_i].good;
+	size_t size = takers[_i].size;
+
+	if (!takers[_i].null)
+		check_refused((size_t)_i, NULL, EINVAL, GMEM_REASON_NULL);
+	for (size_t i = 0; i < ARRAY_SIZE(sizes); i++) {
+		opts.sz = sizes[i];
+		check_refused((size_t)_i, &opts, EINVAL, GMEM_REASON_OPTS_SIZE);
+	}
+	opts.sz = size + 8;
+	opts.bytes[size + 7] = 1;
+	check_refused((size_t)_i, &opts, E2BIG, GMEM_REASON_OPTS_TAIL);
+	opts.bytes[size + 7] = 0;
+	opts.bytes[size] = 0x80;
+	check_refused((size_t)_i, &opts, E2BIG, GMEM_REASON_OPTS_TAIL);
+	opts.sz = size + 1;
+	check_refused((size_t)_i, &opts, E2BIG, GMEM_REASON_OPTS_TAIL);
+}
+END_TEST
+
+/* A later version's struct whose new members are not used. */
+START_TEST(larger_options)
+{
+	static const size_t more[] = {0, 1, 8, 100};
+	union any_opts opts = takers[_i / 4].good;
+
+	opts.sz = takers[_i / 4].size + more[_i % 4];
+	ck_works(takers[_i / 4].give(&opts));
+}
+END_TEST
+
+/* What lies behind sz is not looked at. */
+START_TEST(smaller_options)
+{
+	union any_opts opts = takers[_i].good;
+	size_t size = takers[_i].size;
+
+	opts.sz = size;
+	memset(opts.bytes + size, 0xff, sizeof(opts.bytes) - size);
+	ck_works(takers[_i].give(&opts));
+}
+END_TEST
+
+/* An earlier version's struct: members that it lacks are 0, whatever lies there. */
+START_TEST(earlier_options)
+{
+	union any_opts opts;
+	struct gmem_memfd *new_memfd;
+
+	memset(&opts, 0xff, sizeof(opts));
+	opts.sz = offsetof(struct gmem_memfd_opts, fallback);
+	opts.memfd.size = 0x1000;
+	opts.memfd.flags = 0;
+	ck_works(gmem_memfd_create(vm, &opts.memfd, &new_memfd));
+	gmem_memfd_close(new_memfd);
+	memset(&opts, 0xff, sizeof(opts));
+	opts.sz = offsetof(struct gmem_map_opts, prot);
+	opts.map.offset = 0;
+	opts.map.size = 0x1000;
+	ck_works(give_to_map(&opts));
+}
+END_TEST
+
+/* ---- NULL ---- */
+
+START_TEST(null_arguments)
+{
+	struct gmem_slot_opts opts = {.sz = sizeof(opts), .size = 0x1000, .host = ram};
+	struct gmem_replace_opts how = {.sz = sizeof(how), .flags = GMEM_REPLACE_NO_VCPUS};
+	struct gmem_reserve_opts reserve = {.sz = sizeof(reserve), .id_count = 1};
+	struct gmem_slot *ret = slot;
+	char byte = 0;
+	void *addr;
+
+	script_expect(script, "%s", "");
+	ck_fails(gmem_vm_open(NULL, NULL), EINVAL, NULL);
+	ck_fails(gmem_vm_open_fd(0, NULL, NULL), EINVAL, NULL);
+	ck_fails(gmem_vm_reserve(NULL, &reserve), EINVAL, NULL);
+	ck_fails(gmem_slot_create(NULL, &opts, &ret), EINVAL, NULL);
+	ck_assert_ptr_null(ret);
+	ck_fails(gmem_slot_create(vm, &opts, NULL), EINVAL, NULL);
+	ck_fails(gmem_slot_create_many(NULL, &opts, 1, &ret), EINVAL, NULL);
+	ck_fails(gmem_slot_adopt(NULL, &opts, &ret), EINVAL, NULL);
+	ck_fails(gmem_slot_adopt(vm, &opts, NULL), EINVAL, NULL);
+	ck_fails(gmem_slot_delete(NULL), EINVAL, NULL);
+	ck_fails(gmem_slot_set_flags(NULL, 0), EINVAL, NULL);
+	ck_fails(gmem_slot_replace(NULL, &opts, &how), EINVAL, NULL);
+	ck_fails(gmem_vm_translate(NULL, 0, 0, 0, NULL, &addr), EINVAL, NULL);
+	ck_fails(gmem_vm_translate(vm, 0, 0x1000, 0, NULL, NULL), EINVAL, NULL);
+	ck_fails(gmem_vm_read(NULL, 0, 0x1000, &byte, 1), EINVAL, NULL);
+	ck_fails(gmem_vm_read(vm, 0, 0x1000, NULL, 1), EINVAL, NULL);
+	ck_fails(gmem_vm_write(NULL, 0, 0x1000, &byte, 1), EINVAL, NULL);
+	ck_fails(gmem_vm_write(vm, 0, 0x1000, NULL, 1), EINVAL, NULL);
+	ck_fails(gmem_vm_discard(NULL, 0x1000, 0x1000), EINVAL, NULL);
+	ck_fails(gmem_vm_reclaim(NULL, NULL), EINVAL, NULL);
+	script_met(script);
+}
+END_TEST
+
+START_TEST(null_to_getters)
+{
+	ck_assert_int_eq(gmem_vm_get_fd(NULL), -EINVAL);
+	ck_assert_uint_eq(gmem_slot_get_id(NULL), 0);
+	ck_assert_uint_eq(gmem_slot_get_as_id(NULL), 0);
+	ck_assert_uint_eq(gmem_slot_get_gpa(NULL), 0);
+	ck_assert_uint_eq(gmem_slot_get_size(NULL), 0);
+	ck_assert_uint_eq(gmem_slot_get_offset(NULL), 0);
+	ck_assert_uint_eq(gmem_slot_get_flags(NULL), 0);
+	ck_assert_ptr_null(gmem_slot_get_addr(NULL));
+	gmem_vm_close(NULL);
+	gmem_memfd_close(NULL);
+	gmem_map_close(NULL);
+	gmem_slot_close(NULL);
+}
+END_TEST
+
+/* ---- Child processes ---- */
+
+START_TEST(forked)
+{
+	struct gmem_slot_opts opts = {.sz = sizeof(opts), .size = 0x1000, .host = ram};
+	struct gmem_replace_opts how = {.sz = sizeof(how)};
+	struct gmem_slot *other;
+	void *addr;
+
+	script_enter_child(script);
+	script_expect(script, "%s", "");
+	ck_fails(gmem_slot_create(vm, &opts, &other), EIO, FORKED);
+	ck_fails(gmem_slot_adopt(vm, &opts, &other), EIO, FORKED);
+	ck_fails(gmem_slot_create_many(vm, &opts, 1, &other), EIO, FORKED);
+	ck_fails(gmem_slot_delete(slot), EIO, FORKED);
+	ck_fails(gmem_slot_set_flags(slot, 0), EIO, FORKED);
+	ck_fails(gmem_slot_replace(slot, &opts, &how), EIO, FORKED);
+	ck_fails(gmem_vm_translate(vm, 0, 0x1000, 0, NULL, &addr), EIO, FORKED);
+	ck_fails(gmem_vm_discard(vm, 0x1000, 0x1000), EIO, FORKED);
+	ck_assert_uint_eq(gmem_slot_get_gpa(slot), 0x1000);
+	/* Closing touches neither KVM nor addresses that are not the child's. */
+	gmem_slot_close(slot);
+	script_met(script);
+	script_leave_child(script);
+	script_set_slot(script, gmem_vm_get_fd(vm), 0, 0, 0, NULL);
+	script_allow_left(script, 1, 0);
+	slot = NULL;
+}
+END_TEST
+
+/* ---- Callbacks ---- */
+
+/* Each call that changes the VM; all must be refused inside a callback. */
+static void change_all(void)
+{
+	struct gmem_slot_opts opts = {.sz = sizeof(opts), .size = 0x1000, .host = ram};
+	struct gmem_replace_opts how = {.sz = sizeof(how), .flags = GMEM_REPLACE_NO_VCPUS};
+	struct gmem_memfd_opts memfd_opts = {.sz = sizeof(memfd_opts), .size = 0x1000};
+	struct gmem_reserve_opts reserve = {.sz = sizeof(reserve), .id_count = 1};
+	struct gmem_memfd *new_memfd;
+	struct gmem_slot *new_slot;
+	struct gmem_map *new_map;
+
+	ck_fails(gmem_slot_create(vm, &opts, &new_slot), EDEADLK, IN_CALLBACK);
+	ck_fails(gmem_slot_create_many(vm, &opts, 1, &new_slot), EDEADLK, IN_CALLBACK);
+	ck_fails(gmem_slot_adopt(vm, &opts, &new_slot), EDEADLK, IN_CALLBACK);
+	ck_fails(gmem_slot_delete(slot), EDEADLK, IN_CALLBACK);
+	ck_fails(gmem_slot_set_flags(slot, 0), EDEADLK, IN_CALLBACK);
+	ck_fails(gmem_slot_replace(slot, &opts, &how), EDEADLK, IN_CALLBACK);
+	ck_fails(gmem_vm_reserve(vm, &reserve), EDEADLK, IN_CALLBACK);
+	ck_fails(gmem_vm_discard(vm, 0x1000, 0x1000), EDEADLK, IN_CALLBACK);
+	ck_fails(gmem_vm_reclaim(vm, NULL), EDEADLK, IN_CALLBACK);
+	ck_fails(gmem_memfd_create(vm, &memfd_opts, &new_memfd), EDEADLK, IN_CALLBACK);
+	ck_fails(gmem_memfd_open_fd(vm, 3, &new_memfd), EDEADLK, IN_CALLBACK);
+	ck_fails(gmem_map_create(memfd, NULL, &new_map), EDEADLK, IN_CALLBACK);
+	/* What changes no VM may be called, and does not call the log again. */
+	ck_fails(gmem_memfd_allocate(memfd, 0, 0), EINVAL, RANGE_EMPTY);
+}
+
+static int changing_quiesce(void *data)
+{
+	(void)data;
+	change_all();
+	return 0;
+}
+
+static void changing_resume(void *data)
+{
+	(void)data;
+	change_all();
+}
+
+/* Calls that fail inside a callback do not hide why the call outside failed. */
+START_TEST(changes_in_quiesce)
+{
+	struct gmem_slot_opts opts = {.sz = sizeof(opts), .size = 0x1000, .host = ram};
+	struct gmem_replace_opts how = {
+		.sz = sizeof(how), .quiesce = changing_quiesce, .resume = changing_resume};
+
+	script_fail(script, 1, ENOMEM, "addr=ram");
+	ck_fails(gmem_slot_replace(slot, &opts, &how), ENOMEM, NO_MEMORY);
+	ck_works(gmem_slot_replace(slot, &opts, &how));
+}
+END_TEST
+
+static unsigned int depth, log_calls;
+
+static void changing_log(void *data, enum gmem_log_level level, const char *message)
+{
+	(void)data;
+	(void)level;
+	(void)message;
+	ck_assert_uint_lt(depth, 1);
+	depth++;
+	log_calls++;
+	change_all();
+	depth--;
+}
+
+/* Nor does the log, which is not called from within itself. */
+START_TEST(changes_in_log)
+{
+	struct gmem_slot_opts opts = {.sz = sizeof(opts), .gpa = 0x1000, .size = 0x1000};
+	struct gmem_slot *other;
+
+	opts.host = ram;
+	vm->log = changing_log;
+	ck_fails(gmem_slot_create(vm, &opts, &other), EEXIST, GPA_OVERLAP);
+	ck_assert_uint_eq(log_calls, 1);
+	ck_fails(gmem_memfd_allocate(memfd, 0, 0), EINVAL, RANGE_EMPTY);
+	ck_assert_uint_eq(log_calls, 2);
+}
+END_TEST
+
+/* ---- One failure at each call ---- */
+
+/* Operations that leave nothing behind when they succeed, their handle being closed again. */
+
+static int op_memfd_numa(void)
+{
+	static const uint64_t nodes = 1;
+	struct gmem_memfd_opts opts = {.sz = sizeof(opts),
+				       .size = SIZE,
+				       .flags = BOTH,
+				       .numa_mode = GMEM_NUMA_BIND,
+				       .numa_nodes = &nodes,
+				       .numa_words = 1};
+
+	return give_to_memfd(&opts);
+}
+
+static int op_memfd(void)
+{
+	struct gmem_memfd_opts opts = {.sz = sizeof(opts), .size = SIZE, .flags = BOTH};
+
+	return give_to_memfd(&opts);
+}
+
+static int op_memfd_open_fd(void)
+{
+	struct gmem_memfd *ret = NULL;
+	int r = gmem_memfd_open_fd(vm, other_fd, &ret);
+
+	gmem_memfd_close(ret);
+	return r;
+}
+
+static int op_memfd_open_fd_alone(void)
+{
+	struct gmem_memfd *ret = NULL;
+	int r = gmem_memfd_open_fd_sys(&script->sys, NULL, other_fd, &ret);
+
+	gmem_memfd_close(ret);
+	return r;
+}
+
+static int op_allocate(void)
+{
+	return gmem_memfd_allocate(memfd, 0, SIZE);
+}
+
+static int op_memfd_discard(void)
+{
+	return gmem_memfd_discard(memfd, 0, SIZE);
+}
+
+static int op_map(void)
+{
+	return give_to_map(NULL);
+}
+
+static int op_populate(void)
+{
+	return gmem_map_populate(map, 0, SIZE, 2);
+}
+
+static int create_slot(struct gmem_slot_opts opts)
+{
+	opts.sz = sizeof(opts);
+	return give_to_slot(&opts);
+}
+
+static int op_slot_of_memfd(void)
+{
+	return create_slot((struct gmem_slot_opts){
+		.gpa = 0x8000, .size = 0x1000, .memfd = memfd, .offset = 0x8000});
+}
+
+static int op_slot_of_map(void)
+{
+	return create_slot((struct gmem_slot_opts){.gpa = 0x8000, .size = SIZE, .map = map});
+}
+
+static int op_slot_of_host(void)
+{
+	return create_slot((struct gmem_slot_opts){.gpa = 0x8000, .size = 0x1000, .host = ram});
+}
+
+static int op_many(void)
+{
+	struct gmem_slot_opts opts[3];
+	struct gmem_slot *ret[3];
+	int r;
+
+	for (unsigned int i = 0; i < 3; i++)
+		opts[i] = (struct gmem_slot_opts){.sz = sizeof(*opts),
+						  .gpa = 0x8000 + i * 0x1000,
+						  .size = 0x1000,
+						  .memfd = memfd,
+						  .offset = 0x8000 + i * 0x1000};
+	r = gmem_slot_create_many(vm, opts, 3, ret);
+	for (unsigned int i = 0; i < 3; i++)
+		gmem_slot_close(ret[i]);
+	return r;
+}
+
+static int op_discard(void)
+{
+	return gmem_vm_discard(vm, 0x1000, 0x2000);
+}
+
+/* To another size, and back without a failure. */
+static int op_replace(void)
+{
+	struct gmem_replace_opts how = {.sz = sizeof(how), .flags = GMEM_REPLACE_NO_VCPUS};
+	struct gmem_slot_opts opts = {.sz = sizeof(opts), .gpa = 0x1000, .size = 0x1000};
+	int r;
+
+	opts.memfd = memfd;
+	r = gmem_slot_replace(slot, &opts, &how);
+	script_recover(script);
+	opts.size = 0x2000;
+	ck_works(gmem_slot_replace(slot, &opts, &how));
+	return r;
+}
+
+static const struct {
+	const char *name;
+	int (*run)(void);
+} operations[] = {
+	{"memfd_create", op_memfd},
+	{"memfd_create with NUMA", op_memfd_numa},
+	{"memfd_open_fd", op_memfd_open_fd},
+	{"memfd_open_fd without a VM", op_memfd_open_fd_alone},
+	{"memfd_allocate", op_allocate},
+	{"memfd_discard", op_memfd_discard},
+	{"map_create", op_map},
+	{"map_populate", op_populate},
+	{"slot_create of a memfd", op_slot_of_memfd},
+	{"slot_create of a map", op_slot_of_map},
+	{"slot_create of host memory", op_slot_of_host},
+	{"slot_create_many", op_many},
+	{"slot_replace", op_replace},
+	{"vm_discard", op_discard},
+};
+
+static void check_same(struct script_tally before, const char *name, unsigned int n)
+{
+	struct script_tally after;
+
+	ck_works(gmem_vm_reclaim(vm, NULL));
+	after = script_tally(script);
+	ck_assert_msg(after.fds == before.fds && after.mappings == before.mappings &&
+			      after.slots == before.slots,
+		      "%s leaves %d descriptors, %d mappings and %d slots after failure %u", name,
+		      (int)(after.fds - before.fds), (int)(after.mappings - before.mappings),
+		      (int)(after.slots - before.slots), n);
+}
+
+static const int errors[] = {ENOMEM, EINVAL, EIO, EPERM, EFAULT, EMFILE};
+
+/* Each call of an operation fails once. It fails cleanly, and then works. */
+START_TEST(one_failure)
+{
+	const char *name = operations[_i % (int)ARRAY_SIZE(operations)].name;
+	int (*run)(void) = operations[_i % (int)ARRAY_SIZE(operations)].run;
+	int error = errors[_i / (int)ARRAY_SIZE(operations)];
+	struct script_tally before;
+	unsigned int n, answered = 1;
+
+	ck_works(run());
+	ck_works(gmem_vm_reclaim(vm, NULL));
+	before = script_tally(script);
+	for (n = 1; answered; n++) {
+		int r;
+
+		ck_assert_uint_lt(n, 100);
+		script_forget(script);
+		ck_assert_int_lt(gmem_vm_get_cap(vm, (enum gmem_cap)0, &(uint64_t){0}), 0);
+		script_fail(script, n, error, "");
+		r = run();
+		answered = script_recover(script) || r < 0;
+		if (r < 0)
+			ck_assert_msg(gmem_error_get_reason() != GMEM_REASON_ARGUMENT,
+				      "%s fails without a reason of its own", name);
+		check_same(before, name, n);
+		ck_works(run());
+	}
+	ck_assert_uint_gt(n, 2);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *suite = suite_create("fake-failure");
+	TCase *tcase = tcase_create("all");
+
+	tcase_add_checked_fixture(tcase, start, end);
+	tcase_add_loop_test(tcase, bad_options, 0, ARRAY_SIZE(takers));
+	tcase_add_loop_test(tcase, larger_options, 0, 4 * ARRAY_SIZE(takers));
+	tcase_add_loop_test(tcase, smaller_options, 0, ARRAY_SIZE(takers));
+	tcase_add_test(tcase, earlier_options);
+	tcase_add_test(tcase, null_arguments);
+	tcase_add_test(tcase, null_to_getters);
+	tcase_add_test(tcase, forked);
+	tcase_add_test(tcase, changes_in_quiesce);
+	tcase_add_test(tcase, changes_in_log);
+	tcase_add_loop_test(tcase, one_failure, 0, ARRAY_SIZE(operations) * ARRAY_SIZE(errors));
+	suite_add_tcase(suite, tcase);
+	return harness_run(suite);
+}
