@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: MIT */
+#include "raw.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+/* A VM's descriptor, or a negative errno. */
+static int create_vm(void)
+{
+	int device = open(harness_kvm_device(), O_RDWR | O_CLOEXEC);
+	int fd;
+
+	if (device < 0)
+		return -errno;
+	fd = ioctl(device, KVM_CREATE_VM, 0UL);
+	if (fd < 0)
+		fd = -errno;
+	close(device);
+	return fd;
+}
+
+const char *raw_missing(void)
+{
+	static char reason[128];
+	int vm = create_vm();
+	int cap;
+
+	if (vm < 0) {
+		snprintf(reason, sizeof(reason), "no VM from %s: %s", harness_kvm_device(),
+			 strerror(-vm));
+		return reason;
+	}
+	cap = raw_cap(vm, RAW_CAP_USER_MEMORY2);
+	close(vm);
+	return cap > 0 ? NULL : "this kernel has no KVM_SET_USER_MEMORY_REGION2";
+}
+
+int raw_vm(void)
+{
+	int fd = create_vm();
+
+	if (fd < 0)
+		ck_abort_msg("KVM_CREATE_VM: %s", strerror(-fd));
+	return fd;
+}
+
+int raw_cap(int fd, int cap)
+{
+	int r = ioctl(fd, KVM_CHECK_EXTENSION, (unsigned long)cap);
+
+	return r < 0 ? -errno : r;
+}
+
+bool raw_has_shared(int vm)
+{
+	int flags = raw_cap(vm, RAW_CAP_GUEST_MEMFD_FLAGS);
+
+	return raw_cap(vm, RAW_CAP_GUEST_MEMFD) > 0 && flags > 0 &&
+	       ((uint64_t)flags & RAW_SHARED) == RAW_SHARED;
+}
+
+int raw_memfd(int vm, uint64_t size, uint64_t flags)
+{
+	struct raw_guest_memfd create = {.size = size, .flags = flags};
+	int fd = ioctl(vm, RAW_CREATE_GUEST_MEMFD, &create);
+
+	return fd < 0 ? -errno : fd;
+}
+
+int raw_set(int vm, const struct raw_region *region)
+{
+	return ioctl(vm, RAW_SET_USER_MEMORY_REGION, region) < 0 ? -errno : 0;
+}
+
+int raw_delete(int vm, uint32_t slot)
+{
+	return raw_set(vm, &(struct raw_region){.slot = slot});
+}
+
+int raw_try(int vm, const struct raw_region *region)
+{
+	int r = raw_set(vm, region);
+
+	return r < 0 ? r : raw_delete(vm, region->slot);
+}
+
+size_t raw_page(void)
+{
+	return (size_t)sysconf(_SC_PAGESIZE);
+}
+
+void *raw_map(int fd, uint64_t offset, size_t size)
+{
+	int flags = fd < 0 ? MAP_SHARED | MAP_ANONYMOUS : MAP_SHARED;
+	void *addr = mmap(NULL, size, PROT_READ | PROT_WRITE, flags, fd, (off_t)offset);
+
+	if (addr == MAP_FAILED)
+		ck_abort_msg("mmap of fd %d: %s", fd, strerror(errno));
+	return addr;
+}
+
+unsigned int raw_gpa_bits(int vm, uint32_t id)
+{
+	size_t page = raw_page();
+	void *memory = raw_map(-1, 0, page);
+	unsigned int bits = 32;
+
+	while (bits < 63 &&
+	       raw_try(vm, &(struct raw_region){.slot = id,
+						.gpa = (UINT64_C(1) << (bits + 1)) - page,
+						.size = page,
+						.addr = (uintptr_t)memory}) == 0)
+		bits++;
+	munmap(memory, page);
+	return bits;
+}
+
+void raw_note(const char *format, ...)
+{
+	va_list args;
+
+	fputs("# note: ", stderr);
+	va_start(args, format);
+	vfprintf(stderr, format, args);
+	va_end(args);
+	fputc('\n', stderr);
+}
