@@ -1,0 +1,762 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A whole VM in one file: a 64-bit guest whose only RAM is one guest_memfd. Read main() first, then
+ * upwards. What a VMM can copy from here:
+ *
+ *   make_memory()  VM, guest_memfd, mapping, slot
+ *   write_guest()  page tables and code, written by guest address
+ *   make_vcpu()    a vCPU in 64-bit mode, without a real-mode start
+ *   run_guest()    each exit of KVM_RUN, and what it means
+ *   discard()      memory taken back while the guest lives
+ */
+#include "hello-guest.h"
+#include "picture.h"
+
+#include <gmem.h>
+
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <linux/kvm.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+/* The guest's code, see hello-guest.S. */
+extern const unsigned char hello_guest_begin[];
+extern const unsigned char hello_guest_end[];
+
+enum {
+	EXIT_RIGHT = 0,
+	EXIT_WRONG = 1,	    /* wrong memory, or the run failed */
+	EXIT_USAGE = 2,	    /* the command line */
+	EXIT_UNUSABLE = 77, /* no KVM, or no guest_memfd that can be mapped */
+};
+
+#define MIB	       (UINT64_C(1) << 20)
+#define MIN_MIB	       4
+#define MAX_MIB	       1024 /* what one page directory maps */
+#define DEFAULT_MIB    64
+#define DEFAULT_DEVICE "/dev/kvm"
+
+/* Guest addresses. The rest of the first 2 MiB, and the top of memory, are left untouched. */
+#define PML4_GPA UINT64_C(0x1000)
+#define PDPT_GPA UINT64_C(0x2000)
+#define PD_GPA	 UINT64_C(0x3000)
+#define CODE_GPA UINT64_C(0x4000)
+#define TEST_GPA (2 * MIB)
+
+/* Page table entries. */
+#define PTE_PRESENT UINT64_C(0x01)
+#define PTE_WRITE   UINT64_C(0x02)
+#define PTE_LARGE   UINT64_C(0x80)
+
+/* From page to page the value grows by this odd number, so that no two pages hold the same. */
+#define VALUE_STEP UINT64_C(0x9e3779b97f4a7c15)
+
+struct options {
+	const char *device;
+	uint64_t seed;
+	uint64_t ram; /* bytes */
+	bool corrupt;
+};
+
+struct machine {
+	const struct options *options;
+	struct gmem_vm *vm;
+	struct gmem_memfd *memfd;
+	struct gmem_map *map;
+	struct gmem_slot *slot;
+	int kvm_fd;
+	int vcpu_fd;
+	struct kvm_run *run;
+	size_t run_size;
+
+	/* Guest addresses: what the guest fills, and within it what the host discards. */
+	uint64_t test_size;
+	uint64_t discard_gpa;
+	uint64_t discard_size;
+	unsigned char *written; /* for each page: the host has written it */
+
+	/* What the guest has said. */
+	unsigned int step;
+	uint64_t sum;
+	uint64_t wrong_gpa;
+	uint64_t found;
+	bool wrong;
+
+	double step_seconds;
+	double guest_seconds;
+};
+
+static const char *const step_names[GUEST_STEP_COUNT] = {"fill", "verify", "sum", "zeros"};
+static const char *const step_meanings[GUEST_STEP_COUNT] = {
+	"the guest writes a value of its own into each page",
+	"the guest compares every word",
+	"the guest sums one word of every page",
+	"the guest finds zeros in half of it",
+};
+
+/* ---- Messages ----------------------------------------------------------------------------- */
+
+static int fail_errno(const char *what)
+{
+	fprintf(stderr, "hello-guest: %s: %s\n", what, strerror(errno));
+	return EXIT_WRONG;
+}
+
+static int fail_gmem(const char *what)
+{
+	fprintf(stderr, "hello-guest: %s: %s\n", what, gmem_error_get_message());
+	return EXIT_WRONG;
+}
+
+/* What helps where the machine, and not the program, is at fault; NULL for other failures. */
+static const char *remedy(enum gmem_reason reason)
+{
+	switch (reason) {
+	case GMEM_REASON_KVM_NO_DEVICE:
+		return "load the module: modprobe kvm_intel, or kvm_amd; in a virtual machine or "
+		       "container, let its host pass virtualization on";
+	case GMEM_REASON_KVM_NO_PERMISSION:
+		return "join the device's group (sudo usermod -aG kvm $USER), and log in again";
+	case GMEM_REASON_KVM_NO_HARDWARE:
+		return "switch virtualization on in the firmware, then load the module";
+	case GMEM_REASON_KVM_NOT_KVM:
+		return "name a KVM device with --device";
+	case GMEM_REASON_KVM_BLOCKED:
+		return "run it without the filter (seccomp, container profile) that forbids KVM";
+	case GMEM_REASON_KERNEL_TOO_OLD:
+	case GMEM_REASON_CAP_UNSUPPORTED:
+	case GMEM_REASON_FLAGS_UNSUPPORTED:
+	case GMEM_REASON_VM_TYPE:
+		return "run Linux 6.18 or later, built with CONFIG_KVM_GUEST_MEMFD";
+	default:
+		return NULL;
+	}
+}
+
+/* For the calls that fail where KVM or guest_memfd is missing. */
+static int fail_machine(const char *what)
+{
+	const char *help = remedy(gmem_error_get_reason());
+
+	fail_gmem(what);
+	if (!help)
+		return EXIT_WRONG;
+	fprintf(stderr, "what to do: %s\n`gmem probe` tells more.\n", help);
+	return EXIT_UNUSABLE;
+}
+
+static double now(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+
+static double to_mib(uint64_t bytes)
+{
+	return (double)bytes / (double)MIB;
+}
+
+/* How far the guest is, on a terminal only. */
+static void show_progress(const struct machine *m, uint64_t pages)
+{
+	static const char full[] = "################################";
+	static const char empty[] = "................................";
+	const uint64_t width = sizeof(full) - 1;
+	uint64_t all = m->step == GUEST_STEP_ZEROS ? m->discard_size / 2 : m->test_size;
+	uint64_t done = pages * GUEST_PAGE_SIZE;
+
+	if (!picture_terminal(stdout) || done > all)
+		return;
+	printf("\r  %-8s[%s%s] %.1f of %.1f MiB \033[K", step_names[m->step],
+	       full + (width - width * done / all), empty + width * done / all, to_mib(done),
+	       to_mib(all));
+	fflush(stdout);
+}
+
+/* A line that stays, in place of the progress. Without bytes or a time (-1): blanks. */
+static void show_step(const char *name, uint64_t bytes, double seconds, const char *meaning)
+{
+	printf("%s  %-8s", picture_terminal(stdout) ? "\r\033[K" : "", name);
+	if (bytes)
+		printf(" %8.2f MiB", to_mib(bytes));
+	else
+		printf("%13s", "");
+	if (seconds >= 0)
+		printf("%7.2f s", seconds);
+	else
+		printf("%9s", "");
+	printf("   %s\n", meaning);
+	fflush(stdout);
+}
+
+/* ---- What the memory must hold ------------------------------------------------------------ */
+
+static uint64_t expected_value(const struct machine *m, uint64_t gpa)
+{
+	return m->options->seed + gpa / GUEST_PAGE_SIZE * VALUE_STEP;
+}
+
+/* The host's view of guest memory. The slot maps guest address 0 to byte 0 of the file. */
+static uint64_t *host_word(const struct machine *m, uint64_t gpa)
+{
+	return (uint64_t *)((unsigned char *)gmem_map_get_addr(m->map) + gpa);
+}
+
+/* What the guest computes in its sum step, but read through the host's mapping. */
+static uint64_t host_sum(const struct machine *m)
+{
+	uint64_t sum = 0;
+
+	for (uint64_t at = 0; at < m->test_size; at += GUEST_PAGE_SIZE)
+		sum = (sum << 1 | sum >> 63) + *host_word(m, TEST_GPA + at);
+	return sum;
+}
+
+static void complain(uint64_t gpa, uint64_t expected, uint64_t found, const char *who)
+{
+	uint64_t page = gpa & ~(uint64_t)(GUEST_PAGE_SIZE - 1);
+
+	fprintf(stderr,
+		"hello-guest: wrong memory, found by the %s: page %" PRIu64 " (gpa 0x%" PRIx64
+		"), byte %" PRIu64 ":\n"
+		"  expected 0x%016" PRIx64 "\n"
+		"  found    0x%016" PRIx64 "\n"
+		"  differs  0x%016" PRIx64 "\n",
+		who, page / GUEST_PAGE_SIZE, page, gpa - page, expected, found, expected ^ found);
+}
+
+static int compare_sums(const struct machine *m)
+{
+	uint64_t sum = host_sum(m);
+
+	if (sum == m->sum) {
+		printf("  %-8s    0x%016" PRIx64 "   guest and host agree\n", "checksum", sum);
+		return EXIT_RIGHT;
+	}
+	fprintf(stderr,
+		"hello-guest: wrong memory: the guest's checksum is 0x%016" PRIx64
+		", the host's 0x%016" PRIx64 "\n",
+		m->sum, sum);
+	for (uint64_t gpa = TEST_GPA; gpa < TEST_GPA + m->test_size; gpa += GUEST_PAGE_SIZE) {
+		if (*host_word(m, gpa) != expected_value(m, gpa)) {
+			complain(gpa, expected_value(m, gpa), *host_word(m, gpa), "host");
+			break;
+		}
+	}
+	return EXIT_WRONG;
+}
+
+/* Flip one bit, in a page and at a place that the seed picks. */
+static void corrupt(struct machine *m)
+{
+	uint64_t pages = m->test_size / GUEST_PAGE_SIZE;
+	uint64_t pick = (m->options->seed + 1) * VALUE_STEP >> 16;
+	uint64_t gpa = TEST_GPA + pick % pages * GUEST_PAGE_SIZE + pick % GUEST_PAGE_WORDS * 8;
+
+	*host_word(m, gpa) ^= UINT64_C(1) << (pick >> 40 & 63);
+	m->written[gpa / GUEST_PAGE_SIZE] = 1;
+	show_step("corrupt", 0, -1, "the host flips one bit, as --corrupt asks");
+}
+
+/* ---- The machine -------------------------------------------------------------------------- */
+
+/* VM, memory, the host's view of it, and its place in the guest. */
+static int make_memory(struct machine *m)
+{
+	struct gmem_vm_opts vm_opts = {.sz = sizeof(vm_opts), .device = m->options->device};
+	struct gmem_memfd_opts memfd_opts = {
+		.sz = sizeof(memfd_opts),
+		.size = m->options->ram,
+		.flags = GMEM_MEMFD_MMAP | GMEM_MEMFD_INIT_SHARED,
+	};
+	struct gmem_slot_opts slot_opts = {
+		.sz = sizeof(slot_opts),
+		.gpa = 0,
+		.size = m->options->ram,
+	};
+
+	if (gmem_vm_open(&vm_opts, &m->vm) < 0)
+		return fail_machine("no VM");
+	if (gmem_memfd_create(m->vm, &memfd_opts, &m->memfd) < 0)
+		return fail_machine("no guest_memfd");
+	if (gmem_map_create(m->memfd, NULL, &m->map) < 0)
+		return fail_gmem("no mapping");
+	slot_opts.memfd = m->memfd;
+	slot_opts.map = m->map;
+	if (gmem_slot_create(m->vm, &slot_opts, &m->slot) < 0)
+		return fail_gmem("no slot");
+	return EXIT_RIGHT;
+}
+
+/* Write to the guest's memory, and remember it for the picture. */
+static int write_guest_bytes(struct machine *m, uint64_t gpa, const void *bytes, size_t len)
+{
+	if (gmem_vm_write(m->vm, 0, gpa, bytes, len) < 0)
+		return fail_gmem("cannot write to the guest");
+	for (uint64_t p = gpa / GUEST_PAGE_SIZE; p <= (gpa + len - 1) / GUEST_PAGE_SIZE; p++)
+		m->written[p] = 1;
+	return EXIT_RIGHT;
+}
+
+/* Page tables that map the first GiB one to one in pages of 2 MiB, and the code. */
+static int write_guest(struct machine *m)
+{
+	uint64_t pml4 = PDPT_GPA | PTE_PRESENT | PTE_WRITE;
+	uint64_t pdpt = PD_GPA | PTE_PRESENT | PTE_WRITE;
+	uint64_t pd[512];
+	size_t code_size = (size_t)(hello_guest_end - hello_guest_begin);
+	int ret;
+
+	for (size_t i = 0; i < 512; i++)
+		pd[i] = i * 2 * MIB | PTE_PRESENT | PTE_WRITE | PTE_LARGE;
+	ret = write_guest_bytes(m, PML4_GPA, &pml4, sizeof(pml4));
+	if (!ret)
+		ret = write_guest_bytes(m, PDPT_GPA, &pdpt, sizeof(pdpt));
+	if (!ret)
+		ret = write_guest_bytes(m, PD_GPA, pd, sizeof(pd));
+	if (!ret)
+		ret = write_guest_bytes(m, CODE_GPA, hello_guest_begin, code_size);
+	return ret;
+}
+
+/* A vCPU without CPUID has no long mode, and KVM then refuses the registers that ask for it. */
+static int set_cpuid(const struct machine *m)
+{
+	const uint32_t max_entries = 256;
+	struct kvm_cpuid2 *cpuid;
+	int ret = EXIT_RIGHT;
+
+	cpuid = calloc(1, sizeof(*cpuid) + max_entries * sizeof(cpuid->entries[0]));
+	if (!cpuid)
+		return fail_errno("cpuid");
+	cpuid->nent = max_entries;
+	if (ioctl(m->kvm_fd, KVM_GET_SUPPORTED_CPUID, cpuid) < 0)
+		ret = fail_errno("KVM_GET_SUPPORTED_CPUID");
+	else if (ioctl(m->vcpu_fd, KVM_SET_CPUID2, cpuid) < 0)
+		ret = fail_errno("KVM_SET_CPUID2");
+	free(cpuid);
+	return ret;
+}
+
+static int set_long_mode(const struct machine *m)
+{
+	struct kvm_segment code = {
+		.limit = 0xffffffff,
+		.selector = 8,
+		.type = 11, /* execute, read, accessed */
+		.present = 1,
+		.s = 1,
+		.l = 1,
+		.g = 1,
+	};
+	struct kvm_segment data = code;
+	struct kvm_sregs sregs;
+
+	data.selector = 16;
+	data.type = 3; /* read, write, accessed */
+	data.l = 0;
+	data.db = 1;
+	if (ioctl(m->vcpu_fd, KVM_GET_SREGS, &sregs) < 0)
+		return fail_errno("KVM_GET_SREGS");
+	sregs.cs = code;
+	sregs.ds = sregs.es = sregs.fs = sregs.gs = sregs.ss = data;
+	sregs.cr3 = PML4_GPA;
+	sregs.cr4 = 0x20;	/* PAE */
+	sregs.cr0 = 0x80000001; /* paging, protection */
+	sregs.efer = 0x500;	/* long mode enabled and active */
+	if (ioctl(m->vcpu_fd, KVM_SET_SREGS, &sregs) < 0)
+		return fail_errno("KVM_SET_SREGS");
+	return EXIT_RIGHT;
+}
+
+/* What hello-guest.S wants to know. */
+static int set_registers(const struct machine *m)
+{
+	struct kvm_regs regs = {
+		.rip = CODE_GPA,
+		.rflags = 2, /* the bit that is always set */
+		.r8 = TEST_GPA,
+		.r9 = m->test_size / GUEST_PAGE_SIZE,
+		.r10 = expected_value(m, TEST_GPA),
+		.r11 = VALUE_STEP,
+		.r12 = m->discard_gpa,
+		.r13 = m->discard_size / 2 / GUEST_PAGE_SIZE,
+	};
+
+	if (ioctl(m->vcpu_fd, KVM_SET_REGS, &regs) < 0)
+		return fail_errno("KVM_SET_REGS");
+	return EXIT_RIGHT;
+}
+
+static int make_vcpu(struct machine *m)
+{
+	int size;
+	int ret;
+
+	/* The library has opened the device too, but keeps its descriptor to itself. */
+	m->kvm_fd = open(m->options->device, O_RDWR | O_CLOEXEC);
+	if (m->kvm_fd < 0)
+		return fail_errno(m->options->device);
+	m->vcpu_fd = ioctl(gmem_vm_get_fd(m->vm), KVM_CREATE_VCPU, 0);
+	if (m->vcpu_fd < 0)
+		return fail_errno("KVM_CREATE_VCPU");
+	size = ioctl(m->kvm_fd, KVM_GET_VCPU_MMAP_SIZE, 0);
+	if (size < 0)
+		return fail_errno("KVM_GET_VCPU_MMAP_SIZE");
+	m->run_size = (size_t)size;
+	m->run = mmap(NULL, m->run_size, PROT_READ | PROT_WRITE, MAP_SHARED, m->vcpu_fd, 0);
+	if (m->run == MAP_FAILED) {
+		m->run = NULL;
+		return fail_errno("cannot map the vCPU");
+	}
+	ret = set_cpuid(m);
+	if (!ret)
+		ret = set_long_mode(m);
+	if (!ret)
+		ret = set_registers(m);
+	return ret;
+}
+
+/* The reverse of the order in which things were made. The library would accept any order. */
+static void close_machine(struct machine *m)
+{
+	if (m->run)
+		munmap(m->run, m->run_size);
+	if (m->vcpu_fd >= 0)
+		close(m->vcpu_fd);
+	if (m->kvm_fd >= 0)
+		close(m->kvm_fd);
+	gmem_slot_close(m->slot);
+	gmem_map_close(m->map);
+	gmem_memfd_close(m->memfd);
+	gmem_vm_close(m->vm);
+	free(m->written);
+}
+
+/* ---- The run ------------------------------------------------------------------------------ */
+
+/* Which pages of a range of guest memory exist: mincore(2) tells, whoever has touched them. */
+static int find_resident(const struct machine *m, uint64_t gpa, uint64_t size, unsigned char *vec)
+{
+	if (mincore(host_word(m, gpa), size, vec) < 0)
+		return fail_errno("mincore");
+	for (uint64_t i = 0; i < size / GUEST_PAGE_SIZE; i++)
+		vec[i] &= 1;
+	return EXIT_RIGHT;
+}
+
+/* Take memory back from the guest, and prove that it is gone. */
+static int discard(const struct machine *m)
+{
+	size_t pages = m->discard_size / GUEST_PAGE_SIZE;
+	unsigned char *vec;
+	int ret;
+
+	if (gmem_vm_discard(m->vm, m->discard_gpa, m->discard_size) < 0)
+		return fail_gmem("cannot discard");
+	vec = calloc(pages, 1);
+	if (!vec)
+		return fail_errno("mincore");
+	ret = find_resident(m, m->discard_gpa, m->discard_size, vec);
+	if (!ret && memchr(vec, 1, pages)) {
+		fprintf(stderr, "hello-guest: a discarded page is still there\n");
+		ret = EXIT_WRONG;
+	}
+	free(vec);
+	if (!ret)
+		show_step("discard", m->discard_size, -1,
+			  "the host takes memory back: no page is left");
+	return ret;
+}
+
+/* A step of the guest has ended well: say so, and do the host's part before the next one. */
+static int end_step(struct machine *m, uint32_t step)
+{
+	if (step != m->step || step >= GUEST_STEP_COUNT) {
+		fprintf(stderr, "hello-guest: the guest ended step %" PRIu32 " in step %u\n", step,
+			m->step);
+		return EXIT_WRONG;
+	}
+	show_step(step_names[step], step == GUEST_STEP_ZEROS ? m->discard_size / 2 : m->test_size,
+		  m->step_seconds, step_meanings[step]);
+	m->step_seconds = 0;
+	m->step++;
+	if (step == GUEST_STEP_FILL && m->options->corrupt)
+		corrupt(m);
+	if (step == GUEST_STEP_SUM) {
+		int ret = compare_sums(m);
+
+		return ret ? ret : discard(m);
+	}
+	return EXIT_RIGHT;
+}
+
+/* The guest has executed `out`. */
+static int handle_out(struct machine *m)
+{
+	uint32_t value;
+
+	if (m->run->io.direction != KVM_EXIT_IO_OUT || m->run->io.size != sizeof(value)) {
+		fprintf(stderr, "hello-guest: odd access to port 0x%x\n", m->run->io.port);
+		return EXIT_WRONG;
+	}
+	memcpy(&value, (unsigned char *)m->run + m->run->io.data_offset, sizeof(value));
+	switch (m->run->io.port) {
+	case GUEST_PORT_PROGRESS:
+		show_progress(m, value);
+		return EXIT_RIGHT;
+	case GUEST_PORT_STEP_DONE:
+		return end_step(m, value);
+	case GUEST_PORT_SUM_LOW:
+		m->sum = value;
+		return EXIT_RIGHT;
+	case GUEST_PORT_SUM_HIGH:
+		m->sum |= (uint64_t)value << 32;
+		return EXIT_RIGHT;
+	case GUEST_PORT_WRONG:
+		m->wrong = true;
+		m->wrong_gpa = value;
+		return EXIT_RIGHT;
+	case GUEST_PORT_FOUND_LOW:
+		m->found = value;
+		return EXIT_RIGHT;
+	case GUEST_PORT_FOUND_HIGH:
+		m->found |= (uint64_t)value << 32;
+		return EXIT_RIGHT;
+	default:
+		fprintf(stderr, "hello-guest: the guest wrote to unknown port 0x%x\n",
+			m->run->io.port);
+		return EXIT_WRONG;
+	}
+}
+
+/* The guest has halted: it has found something wrong, or it is done. */
+static int judge(const struct machine *m)
+{
+	if (m->wrong) {
+		bool zeros = m->step == GUEST_STEP_ZEROS;
+
+		show_step(step_names[m->step], m->wrong_gpa - (zeros ? m->discard_gpa : TEST_GPA),
+			  m->step_seconds, "the guest has found a wrong word and stopped");
+		complain(m->wrong_gpa, zeros ? 0 : expected_value(m, m->wrong_gpa), m->found,
+			 "guest");
+		return EXIT_WRONG;
+	}
+	if (m->step != GUEST_STEP_COUNT) {
+		fprintf(stderr, "hello-guest: the guest stopped in step %u\n", m->step);
+		return EXIT_WRONG;
+	}
+	return EXIT_RIGHT;
+}
+
+/* An exit that this guest never makes: say what KVM said. */
+static int unexpected_exit(const struct machine *m)
+{
+	const struct kvm_run *run = m->run;
+
+	switch (run->exit_reason) {
+	case KVM_EXIT_SHUTDOWN:
+		fprintf(stderr,
+			"hello-guest: the guest shut down: an exception it cannot handle\n");
+		break;
+	case KVM_EXIT_MMIO:
+		fprintf(stderr,
+			"hello-guest: the guest touched 0x%" PRIx64 ", where no memory is\n",
+			(uint64_t)run->mmio.phys_addr);
+		break;
+	case KVM_EXIT_FAIL_ENTRY:
+		fprintf(stderr,
+			"hello-guest: the processor refused the guest: reason 0x%" PRIx64 "\n",
+			(uint64_t)run->fail_entry.hardware_entry_failure_reason);
+		break;
+	case KVM_EXIT_INTERNAL_ERROR:
+		fprintf(stderr, "hello-guest: KVM failed inside: suberror %u\n",
+			run->internal.suberror);
+		break;
+	default:
+		fprintf(stderr, "hello-guest: unexpected exit of the vCPU: reason %u\n",
+			run->exit_reason);
+		break;
+	}
+	return EXIT_WRONG;
+}
+
+static int run_guest(struct machine *m)
+{
+	int ret = EXIT_RIGHT;
+
+	while (!ret) {
+		double start = now();
+		int rc = ioctl(m->vcpu_fd, KVM_RUN, 0);
+		int err = errno;
+
+		m->step_seconds += now() - start;
+		m->guest_seconds += now() - start;
+		if (rc < 0 && err == EINTR)
+			continue; /* a signal: the guest has not noticed */
+		if (rc < 0) {
+			fprintf(stderr, "hello-guest: KVM_RUN: %s, exit reason %u\n", strerror(err),
+				m->run->exit_reason);
+			return EXIT_WRONG;
+		}
+		if (m->run->exit_reason == KVM_EXIT_HLT)
+			return judge(m);
+		if (m->run->exit_reason == KVM_EXIT_IO)
+			ret = handle_out(m);
+		else
+			ret = unexpected_exit(m);
+	}
+	return ret;
+}
+
+/* What mincore knows, and what only we know: who wrote a page, and what was discarded. */
+static int show_picture(const struct machine *m)
+{
+	size_t count = m->options->ram / GUEST_PAGE_SIZE;
+	unsigned char *pages = calloc(count, 1);
+	int ret;
+
+	if (!pages)
+		return fail_errno("picture");
+	ret = find_resident(m, 0, m->options->ram, pages);
+	for (size_t i = 0; !ret && i < count; i++) {
+		uint64_t gpa = i * GUEST_PAGE_SIZE;
+		bool discarded = m->step > GUEST_STEP_SUM && gpa >= m->discard_gpa &&
+				 gpa - m->discard_gpa < m->discard_size;
+
+		if (pages[i])
+			pages[i] = m->written[i] ? PAGE_SHARED : PAGE_TOUCHED;
+		else
+			pages[i] = discarded ? PAGE_DISCARDED : PAGE_UNTOUCHED;
+	}
+	if (!ret) {
+		fputc('\n', stdout);
+		picture_print(stdout, pages, count, GUEST_PAGE_SIZE);
+	}
+	free(pages);
+	return ret;
+}
+
+static int run_machine(struct machine *m)
+{
+	int ret = make_memory(m);
+	int shown;
+
+	if (!ret)
+		ret = write_guest(m);
+	if (!ret)
+		ret = make_vcpu(m);
+	if (ret)
+		return ret;
+	printf("a guest with %" PRIu64 " MiB of guest_memfd as its only RAM, seed %" PRIu64 "\n\n",
+	       m->options->ram / MIB, m->options->seed);
+	ret = run_guest(m);
+	shown = show_picture(m);
+	printf("\n%s, after %.1f s in the guest\n", ret || shown ? "not right" : "all right",
+	       m->guest_seconds);
+	return ret ? ret : shown;
+}
+
+/* ---- The command line --------------------------------------------------------------------- */
+
+static void print_help(void)
+{
+	printf("usage: hello-guest [options]\n"
+	       "\n"
+	       "Run a guest whose only RAM is guest_memfd, and check every word of it.\n"
+	       "\n"
+	       "  --seed N       other contents and another checksum (default 1)\n"
+	       "  --size MIB     RAM of the guest, %d to %d MiB (default %d)\n"
+	       "  --corrupt      flip one bit behind the guest's back: it must be found\n"
+	       "  --device PATH  the KVM device (default %s)\n"
+	       "  --help         this text\n"
+	       "\n"
+	       "Exit status: 0 all right, 1 wrong memory or a failure, 2 wrong usage,\n"
+	       "77 no usable KVM or guest_memfd.\n",
+	       MIN_MIB, MAX_MIB, DEFAULT_MIB, DEFAULT_DEVICE);
+}
+
+/* A number, decimal or with 0x, from min to max. */
+static bool parse_number(const char *text, uint64_t min, uint64_t max, uint64_t *value)
+{
+	int base = strncmp(text, "0x", 2) == 0 ? 16 : 10;
+	char *end;
+
+	if (*text < '0' || *text > '9')
+		return false;
+	errno = 0;
+	*value = strtoull(text, &end, base);
+	return !errno && !*end && *value >= min && *value <= max;
+}
+
+/* -1: go on; else the exit status. */
+static int parse_options(int argc, char **argv, struct options *options)
+{
+	static const struct option longs[] = {
+		{"seed", required_argument, NULL, 's'}, {"size", required_argument, NULL, 'm'},
+		{"corrupt", no_argument, NULL, 'c'},	{"device", required_argument, NULL, 'd'},
+		{"help", no_argument, NULL, 'h'},	{NULL, 0, NULL, 0},
+	};
+	bool good = true;
+	int c;
+
+	while (good && (c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
+		switch (c) {
+		case 's':
+			good = parse_number(optarg, 0, UINT64_MAX, &options->seed);
+			break;
+		case 'm':
+			good = parse_number(optarg, MIN_MIB, MAX_MIB, &options->ram);
+			options->ram *= MIB;
+			break;
+		case 'c':
+			options->corrupt = true;
+			break;
+		case 'd':
+			options->device = optarg;
+			break;
+		case 'h':
+			print_help();
+			return EXIT_RIGHT;
+		default:
+			return EXIT_USAGE;
+		}
+		if (!good)
+			fprintf(stderr, "hello-guest: not a possible value: %s\n", optarg);
+	}
+	if (good && optind != argc)
+		fprintf(stderr, "hello-guest: unknown argument: %s\n", argv[optind]);
+	return good && optind == argc ? -1 : EXIT_USAGE;
+}
+
+int main(int argc, char **argv)
+{
+	struct options options = {
+		.device = DEFAULT_DEVICE,
+		.seed = 1,
+		.ram = DEFAULT_MIB * MIB,
+	};
+	struct machine m = {.options = &options, .kvm_fd = -1, .vcpu_fd = -1};
+	int ret = parse_options(argc, argv, &options);
+
+	if (ret >= 0)
+		return ret;
+	/* All is tested but the lowest 2 MiB, which hold tables and code, and the top sixteenth. */
+	m.test_size = options.ram - options.ram / 16 - TEST_GPA;
+	m.discard_size = options.ram / 16;
+	m.discard_gpa = TEST_GPA + m.test_size / 2;
+	m.discard_gpa -= m.discard_gpa % m.discard_size;
+	m.written = calloc(options.ram / GUEST_PAGE_SIZE, 1);
+	ret = m.written ? run_machine(&m) : fail_errno("out of memory");
+	close_machine(&m);
+	return ret;
+}
