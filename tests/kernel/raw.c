@@ -3,8 +3,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -25,20 +25,27 @@ static int create_vm(void)
 	return fd;
 }
 
+static void find_missing(char *reason, size_t size)
+{
+	int vm = create_vm();
+
+	if (vm < 0)
+		snprintf(reason, size, "no VM from %s: %s", harness_kvm_device(), strerror(-vm));
+	else if (raw_cap(vm, RAW_CAP_USER_MEMORY2) <= 0)
+		snprintf(reason, size, "this kernel has no KVM_SET_USER_MEMORY_REGION2");
+	if (vm >= 0)
+		close(vm);
+}
+
 const char *raw_missing(void)
 {
 	static char reason[128];
-	int vm = create_vm();
-	int cap;
+	static bool known; /* a VM takes milliseconds, and tests inherit the answer */
 
-	if (vm < 0) {
-		snprintf(reason, sizeof(reason), "no VM from %s: %s", harness_kvm_device(),
-			 strerror(-vm));
-		return reason;
-	}
-	cap = raw_cap(vm, RAW_CAP_USER_MEMORY2);
-	close(vm);
-	return cap > 0 ? NULL : "this kernel has no KVM_SET_USER_MEMORY_REGION2";
+	if (!known)
+		find_missing(reason, sizeof(reason));
+	known = true;
+	return reason[0] ? reason : NULL;
 }
 
 int raw_vm(void)
@@ -121,13 +128,37 @@ unsigned int raw_gpa_bits(int vm, uint32_t id)
 	return bits;
 }
 
-void raw_note(const char *format, ...)
+const char *raw_word(int r)
 {
-	va_list args;
+	const char *name = r < 0 ? strerrorname_np(-r) : "accepted";
 
-	fputs("# note: ", stderr);
-	va_start(args, format);
-	vfprintf(stderr, format, args);
-	va_end(args);
-	fputc('\n', stderr);
+	return name ? name : "an unknown error";
+}
+
+int raw_result(long r)
+{
+	return r < 0 ? -errno : 0;
+}
+
+static char differences[512];
+
+void raw_expect(const char *what, int got, int wanted)
+{
+	size_t used = strlen(differences);
+
+	if (got != wanted)
+		snprintf(differences + used, sizeof(differences) - used, "%s%s: %s, not %s",
+			 used ? "; " : "", what, raw_word(got), raw_word(wanted));
+}
+
+void raw_expect_end(void)
+{
+	ck_assert_msg(!differences[0], "%s", differences);
+}
+
+bool raw_may_lose_machine(void)
+{
+	const char *allowed = getenv("GMEM_TEST_THROW_AWAY");
+
+	return allowed && strcmp(allowed, "1") == 0;
 }

@@ -52,7 +52,7 @@ struct raw_guest_memfd {
 	uint64_t reserved[6];
 };
 
-/* Why there is no VM with KVM_SET_USER_MEMORY_REGION2 here, or NULL. */
+/* Why there is no VM with KVM_SET_USER_MEMORY_REGION2 here, or NULL. Finds out once. */
 const char *raw_missing(void);
 
 /* A new VM's descriptor. Only after raw_missing() said NULL. */
@@ -82,8 +82,21 @@ void *raw_map(int fd, uint64_t offset, size_t size);
 /* How many bits of guest address slots take, by trying one page at a time under a free id. */
 unsigned int raw_gpa_bits(int vm, uint32_t id);
 
-/* Says which of several documented ways this kernel goes. */
-__attribute__((format(printf, 1, 2))) void raw_note(const char *format, ...);
+/* For a note: "accepted", or the name of a negative errno, such as "EINVAL". */
+const char *raw_word(int r);
+
+/* Of a system call that has just returned: 0 or a negative errno. */
+int raw_result(long r);
+
+/*
+ * For a test of many calls, each 0 or a negative errno: all are made, and at its end the test fails
+ * with all that differ.
+ */
+void raw_expect(const char *what, int got, int wanted);
+void raw_expect_end(void);
+
+/* Whether this machine may hang, stop or lose pages, as the one who started the tests said. */
+bool raw_may_lose_machine(void);
 
 /* For the body of a test: skip it where KVM, or a shared guest_memfd, is missing. */
 #define NEED_KVM()                                                                                 \
@@ -91,6 +104,12 @@ __attribute__((format(printf, 1, 2))) void raw_note(const char *format, ...);
 		const char *missing = raw_missing();                                               \
 		if (missing)                                                                       \
 			SKIP("%s", missing);                                                       \
+	} while (0)
+
+#define NEED_THROW_AWAY()                                                                          \
+	do {                                                                                       \
+		if (!raw_may_lose_machine())                                                       \
+			SKIP("may stop this machine: only with --throw-away");                     \
 	} while (0)
 
 #define NEED_SHARED(vm)                                                                            \

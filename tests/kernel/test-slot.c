@@ -3,15 +3,17 @@
 #include "../kvm/guest.h"
 #include "../kvm/host.h"
 #include "raw.h"
+#include "suites.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
-#define GPA   UINT64_C(0x10000)
-#define CODE  UINT64_C(0x1000)
+#define GPA   UINT64_C(0x100000)
+#define CODE  UINT64_C(0x10000)
 #define PAGES 4
 
 /* A VM and some ordinary memory, with a region that would do. */
@@ -67,39 +69,74 @@ static void close_guest(struct plain *plain, struct guest *guest, char *code)
 
 /* ---- Arguments ---- */
 
-/* A region that the kernel refuses, made of one that it takes. */
-static struct raw_region spoil(const struct plain *plain, int how)
+/* What makes the kernel refuse a region, and none of it the place of other slots. */
+enum spoilt {
+	SPOILT_SIZE,
+	SPOILT_GPA,
+	SPOILT_ADDR,
+	SPOILT_TAG,
+	SPOILT_KERNEL_ADDR,
+	SPOILT_ADDR_END,
+	SPOILT_FLAG,
+	SPOILT_SPACE,
+	SPOILT_ID,
+	SPOILT_PAGES,
+	SPOILT_COUNT
+};
+
+static const char *const spoilt_names[SPOILT_COUNT] = {
+	"size of part of a page",
+	"guest address in a page",
+	"host address in a page",
+	"host address with a tag",
+	"host address of the kernel",
+	"host address near the end of all",
+	"unknown flag",
+	"address space that is not there",
+	"id beyond the capability",
+	"2^31 pages",
+};
+
+static struct raw_region spoil(const struct plain *plain, enum spoilt how)
 {
 	struct raw_region region = plain->region;
 
 	switch (how) {
-	case 0:
+	case SPOILT_SIZE:
 		region.size += 1;
 		break;
-	case 1:
+	case SPOILT_GPA:
 		region.gpa += 1;
 		break;
-	case 2:
+	case SPOILT_ADDR:
 		region.addr += 1;
 		break;
-	case 3:
-		region.addr = UINT64_C(1) << 63; /* not a user address */
+	case SPOILT_TAG:
+		region.addr |= UINT64_C(1) << 60;
 		break;
-	case 4:
-		region.gpa = -(uint64_t)plain->page; /* wraps */
+	case SPOILT_KERNEL_ADDR:
+		region.addr = UINT64_C(1) << 63;
 		break;
-	case 5:
-		region.slot = UINT32_C(64) << 16; /* no such address space */
+	case SPOILT_ADDR_END:
+		region.addr = -(uint64_t)plain->page;
 		break;
-	case 6:
+	case SPOILT_FLAG:
+		region.flags = 1U << 20;
+		break;
+	case SPOILT_SPACE:
+		region.slot |= UINT32_C(64) << 16;
+		break;
+	case SPOILT_ID:
 		region.slot = (uint32_t)raw_cap(plain->vm, KVM_CAP_NR_MEMSLOTS);
 		break;
 	default:
-		region.size = 0; /* deletes what is not there */
+		/* Refused before anything is allocated; nearly as many would take gigabytes. */
+		region.addr = 0;
+		region.gpa = 0;
+		region.size = (UINT64_C(1) << 31) * plain->page;
 	}
 	return region;
 }
-#define SPOILT 8
 
 START_TEST(region_must_be_whole_pages_somewhere_possible)
 {
@@ -108,66 +145,100 @@ START_TEST(region_must_be_whole_pages_somewhere_possible)
 
 	if (!open_plain(&plain))
 		return;
-	region = spoil(&plain, _i);
-	ck_assert_int_eq(raw_set(plain.vm, &region), -EINVAL);
-	ck_assert_int_eq(raw_set(plain.vm, &plain.region), 0);
+	for (int i = 0; i < SPOILT_COUNT; i++) {
+		region = spoil(&plain, (enum spoilt)i);
+		raw_expect(spoilt_names[i], raw_set(plain.vm, &region), -EINVAL);
+	}
+	region = plain.region;
+	region.gpa = -(uint64_t)plain.page;
+	raw_expect("guest addresses that wrap", raw_set(plain.vm, &region), -EINVAL);
+	raw_expect("as it should be", raw_set(plain.vm, &plain.region), 0);
+	raw_expect_end();
+	close_plain(&plain);
+}
+END_TEST
+
+START_TEST(host_memory_need_not_be_there)
+{
+	struct plain plain;
+
+	if (!open_plain(&plain))
+		return;
+	plain.region.addr = 0;
+	ck_assert_int_eq(raw_try(plain.vm, &plain.region), 0);
+	plain.region.addr = (uintptr_t)plain.memory;
+	munmap(plain.memory, plain.size);
+	ck_assert_int_eq(raw_try(plain.vm, &plain.region), 0);
+	close(plain.vm);
+}
+END_TEST
+
+/* So members that come to be there can be told only by a new flag. */
+START_TEST(padding_is_not_looked_at)
+{
+	struct plain plain;
+	int r;
+
+	if (!open_plain(&plain))
+		return;
+	plain.region.pad1 = 1;
+	for (size_t i = 0; i < sizeof(plain.region.pad2) / sizeof(plain.region.pad2[0]); i++)
+		plain.region.pad2[i] = UINT64_MAX;
+	r = raw_try(plain.vm, &plain.region);
+	ck_assert(r == 0 || r == -EINVAL);
+	harness_note("%s", raw_word(r));
 	close_plain(&plain);
 }
 END_TEST
 
 START_TEST(flags_are_checked_one_by_one)
 {
-	const unsigned int known = RAW_LOG_DIRTY | RAW_READONLY | RAW_GUEST_MEMFD;
 	struct plain plain;
-	int r;
 
 	if (!open_plain(&plain))
 		return;
-	plain.region.flags = 1U << _i;
 	plain.region.memfd = UINT32_MAX;
-	r = raw_try(plain.vm, &plain.region);
-	if (plain.region.flags & ~known)
-		ck_assert_int_eq(r, -EINVAL);
-	else if (plain.region.flags == RAW_LOG_DIRTY)
-		ck_assert_int_eq(r, 0);
-	else if (plain.region.flags == RAW_READONLY)
-		ck_assert_int_eq(r, raw_cap(plain.vm, KVM_CAP_READONLY_MEM) > 0 ? 0 : -EINVAL);
-	else
-		ck_assert_int_eq(r, raw_has_shared(plain.vm) ? -EBADF : -EINVAL);
+	for (int bit = 0; bit < 32; bit++) {
+		uint32_t flag = 1U << bit;
+		int wanted = flag == RAW_LOG_DIRTY ? 0 : -EINVAL;
+		char name[16];
+
+		if (flag == RAW_READONLY && raw_cap(plain.vm, KVM_CAP_READONLY_MEM) > 0)
+			wanted = 0;
+		if (flag == RAW_GUEST_MEMFD && raw_has_shared(plain.vm))
+			wanted = -EBADF;
+		plain.region.flags = flag;
+		snprintf(name, sizeof(name), "flag 1<<%d", bit);
+		raw_expect(name, raw_try(plain.vm, &plain.region), wanted);
+	}
+	raw_expect_end();
 	close_plain(&plain);
 }
 END_TEST
 
-START_TEST(slot_may_not_have_two_to_the_31_pages)
+START_TEST(old_call_takes_no_guest_memfd_and_says_so_first)
 {
-	struct plain plain;
-
-	if (!open_plain(&plain))
-		return;
-	/* Refused before anything is allocated; an allowed size near it would take gigabytes. */
-	plain.region.gpa = 0;
-	plain.region.addr = 0;
-	plain.region.size = (UINT64_C(1) << 31) * plain.page;
-	ck_assert_int_eq(raw_set(plain.vm, &plain.region), -EINVAL);
-	close_plain(&plain);
-}
-END_TEST
-
-START_TEST(old_call_takes_no_guest_memfd)
-{
-	struct plain plain;
 	struct kvm_userspace_memory_region region;
+	struct plain plain;
 
 	if (!open_plain(&plain))
 		return;
+	ck_assert_int_eq(raw_set(plain.vm, &plain.region), 0);
 	region = (struct kvm_userspace_memory_region){
-		.flags = RAW_GUEST_MEMFD,
+		.slot = 1,
 		.guest_phys_addr = GPA,
 		.memory_size = plain.size,
 		.userspace_addr = (uintptr_t)plain.memory,
 	};
-	ck_assert_int_eq(ioctl(plain.vm, KVM_SET_USER_MEMORY_REGION, &region), -1);
-	ck_assert_int_eq(errno, EINVAL);
+	raw_expect("overlap", raw_result(ioctl(plain.vm, KVM_SET_USER_MEMORY_REGION, &region)),
+		   -EEXIST);
+	for (int bit = 2; bit < 32; bit++) {
+		region.flags = 1U << bit;
+		raw_expect("overlap and a newer flag",
+			   raw_result(ioctl(plain.vm, KVM_SET_USER_MEMORY_REGION, &region)),
+			   -EINVAL);
+	}
+	raw_expect_end();
 	close_plain(&plain);
 }
 END_TEST
@@ -246,7 +317,65 @@ START_TEST(overlap_is_per_address_space)
 }
 END_TEST
 
+START_TEST(arguments_are_checked_before_the_overlap)
+{
+	struct raw_region region;
+	struct plain plain;
+
+	if (!open_plain(&plain))
+		return;
+	ck_assert_int_eq(raw_set(plain.vm, &plain.region), 0);
+	plain.region.slot = 1;
+	raw_expect("overlap alone", raw_set(plain.vm, &plain.region), -EEXIST);
+	for (int i = 0; i < SPOILT_COUNT; i++) {
+		region = spoil(&plain, (enum spoilt)i);
+		raw_expect(spoilt_names[i], raw_set(plain.vm, &region), -EINVAL);
+	}
+	raw_expect_end();
+	close_plain(&plain);
+}
+END_TEST
+
+START_TEST(overlap_is_found_before_the_end_of_guest_addresses)
+{
+	struct raw_region region;
+	struct plain plain;
+
+	if (!open_plain(&plain))
+		return;
+	plain.region.gpa = (UINT64_C(1) << raw_gpa_bits(plain.vm, 0)) - plain.page;
+	plain.region.size = plain.page;
+	ck_assert_int_eq(raw_set(plain.vm, &plain.region), 0);
+	region = plain.region;
+	region.slot = 1;
+	region.size = 2 * plain.page;
+	ck_assert_int_eq(raw_set(plain.vm, &region), -EEXIST);
+	close_plain(&plain);
+}
+END_TEST
+
 /* ---- Changes ---- */
+
+START_TEST(slot_may_not_move_onto_another)
+{
+	struct raw_region region;
+	struct plain plain;
+
+	if (!open_plain(&plain))
+		return;
+	ck_assert_int_eq(raw_set(plain.vm, &plain.region), 0);
+	region = plain.region;
+	region.slot = 1;
+	region.gpa = 2 * GPA;
+	ck_assert_int_eq(raw_set(plain.vm, &region), 0);
+	region.gpa = GPA;
+	raw_expect("move", raw_set(plain.vm, &region), -EEXIST);
+	region.size -= plain.page;
+	raw_expect("move and resize", raw_set(plain.vm, &region), -EINVAL);
+	raw_expect_end();
+	close_plain(&plain);
+}
+END_TEST
 
 START_TEST(identical_set_changes_nothing)
 {
@@ -306,11 +435,31 @@ START_TEST(delete_is_for_slots_that_exist)
 		return;
 	ck_assert_int_eq(raw_delete(plain.vm, 0), -EINVAL);
 	ck_assert_int_eq(raw_set(plain.vm, &plain.region), 0);
-	/* The other members of the struct do not matter then, but for their alignment. */
-	plain.region.size = 0;
-	plain.region.addr = 0;
-	ck_assert_int_eq(raw_set(plain.vm, &plain.region), 0);
+	ck_assert_int_eq(raw_delete(plain.vm, 0), 0);
 	ck_assert_int_eq(raw_delete(plain.vm, 0), -EINVAL);
+	close_plain(&plain);
+}
+END_TEST
+
+START_TEST(delete_checks_flags_and_alignment_and_no_more)
+{
+	static const enum spoilt checked[] = {SPOILT_GPA,	  SPOILT_ADDR, SPOILT_TAG,
+					      SPOILT_KERNEL_ADDR, SPOILT_FLAG, SPOILT_SPACE};
+	struct raw_region region;
+	struct plain plain;
+
+	if (!open_plain(&plain))
+		return;
+	ck_assert_int_eq(raw_set(plain.vm, &plain.region), 0);
+	for (size_t i = 0; i < sizeof(checked) / sizeof(checked[0]); i++) {
+		region = spoil(&plain, checked[i]);
+		region.size = 0;
+		raw_expect(spoilt_names[checked[i]], raw_set(plain.vm, &region), -EINVAL);
+	}
+	region = (struct raw_region){
+		.flags = RAW_LOG_DIRTY, .gpa = 7 * GPA, .offset = 1, .memfd = UINT32_MAX};
+	raw_expect("other values", raw_set(plain.vm, &region), 0);
+	raw_expect_end();
 	close_plain(&plain);
 }
 END_TEST
@@ -434,44 +583,49 @@ START_TEST(slot_whose_memory_is_gone_shows_what_is_mapped_there_next)
 }
 END_TEST
 
-static TCase *make_case(Suite *suite, const char *name)
+static void add_rules(Suite *suite)
 {
-	TCase *tcase = tcase_create(name);
-
-	suite_add_tcase(suite, tcase);
-	return tcase;
+	kernel_case(suite, "slot-rules");
+	KERNEL_TEST(region_must_be_whole_pages_somewhere_possible);
+	KERNEL_TEST(host_memory_need_not_be_there);
+	KERNEL_TEST(padding_is_not_looked_at);
+	KERNEL_TEST(flags_are_checked_one_by_one);
+	KERNEL_TEST(old_call_takes_no_guest_memfd_and_says_so_first);
+	KERNEL_TEST(highest_id_of_the_capability_works);
+	KERNEL_TEST(addresses_end_at_a_power_of_two);
+	KERNEL_TEST(guest_addresses_may_touch_and_not_overlap);
+	KERNEL_TEST(overlap_is_per_address_space);
+	KERNEL_TEST(arguments_are_checked_before_the_overlap);
+	KERNEL_TEST(overlap_is_found_before_the_end_of_guest_addresses);
 }
 
-static void add_rules(TCase *tcase)
+static void add_changes(Suite *suite)
 {
-	tcase_add_loop_test(tcase, region_must_be_whole_pages_somewhere_possible, 0, SPOILT);
-	tcase_add_loop_test(tcase, flags_are_checked_one_by_one, 0, 32);
-	tcase_add_test(tcase, slot_may_not_have_two_to_the_31_pages);
-	tcase_add_test(tcase, old_call_takes_no_guest_memfd);
-	tcase_add_test(tcase, highest_id_of_the_capability_works);
-	tcase_add_test(tcase, addresses_end_at_a_power_of_two);
-	tcase_add_test(tcase, guest_addresses_may_touch_and_not_overlap);
-	tcase_add_test(tcase, overlap_is_per_address_space);
-	tcase_add_test(tcase, identical_set_changes_nothing);
-	tcase_add_test(tcase, plain_slot_can_move_and_log);
-	tcase_add_test(tcase, slot_keeps_size_address_and_protection);
-	tcase_add_test(tcase, delete_is_for_slots_that_exist);
-	tcase_add_test(tcase, child_process_gets_eio);
+	kernel_case(suite, "slot-changes");
+	KERNEL_TEST(identical_set_changes_nothing);
+	KERNEL_TEST(plain_slot_can_move_and_log);
+	KERNEL_TEST(slot_may_not_move_onto_another);
+	KERNEL_TEST(slot_keeps_size_address_and_protection);
+	KERNEL_TEST(delete_is_for_slots_that_exist);
+	KERNEL_TEST(delete_checks_flags_and_alignment_and_no_more);
+	KERNEL_TEST(child_process_gets_eio);
 }
 
-static void add_guest(TCase *tcase)
+static void add_guest(Suite *suite)
 {
-	tcase_add_test(tcase, guest_uses_plain_memory);
-	tcase_add_test(tcase, guest_without_memory_exits_with_mmio);
-	tcase_add_test(tcase, read_only_memory_is_read_and_its_writes_exit);
-	tcase_add_test(tcase, slot_whose_memory_is_gone_shows_what_is_mapped_there_next);
+	kernel_case(suite, "slot-guest");
+	KERNEL_TEST(guest_uses_plain_memory);
+	KERNEL_TEST(guest_without_memory_exits_with_mmio);
+	KERNEL_TEST(read_only_memory_is_read_and_its_writes_exit);
+	KERNEL_TEST(slot_whose_memory_is_gone_shows_what_is_mapped_there_next);
 }
 
-int main(void)
+Suite *kernel_slot_suite(void)
 {
-	Suite *suite = suite_create("memslot");
+	Suite *suite = suite_create("slot");
 
-	add_rules(make_case(suite, "rules"));
-	add_guest(make_case(suite, "guest"));
-	return harness_run(suite);
+	add_rules(suite);
+	add_changes(suite);
+	add_guest(suite);
+	return suite;
 }

@@ -827,8 +827,6 @@ START_TEST(readers_run_beside_a_writer)
 	ck_assert_msg(stress.wrong == 0, "line %d", stress.wrong);
 	ck_assert_uint_gt(stress.reads, 0);
 	ck_assert_uint_gt(stress.misses, 0);
-	raw_note("%u rounds of %u slots beside %llu reads and %llu misses", rounds, stress.churned,
-		 (unsigned long long)stress.reads, (unsigned long long)stress.misses);
 	close_stress(&stress);
 }
 END_TEST

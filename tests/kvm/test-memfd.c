@@ -486,7 +486,7 @@ START_TEST(numa_policy_holds_or_is_refused_by_name)
 	holds = policy_holds(&world);
 	if (holds < 0)
 		SKIP_WORLD(&world, "this kernel has no memory policies");
-	raw_note("a NUMA policy %s", holds ? "holds" : "is ignored by this kernel");
+	harness_note("%s", holds ? "holds" : "ignored by the kernel");
 	before = traces_get();
 	opts = MEMFD(.size = 4 * world.page, .flags = MEMFD_SHARED, .numa_mode = GMEM_NUMA_BIND,
 		     .numa_nodes = nodes, .numa_words = 2);

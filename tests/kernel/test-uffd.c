@@ -1,0 +1,326 @@
+/* SPDX-License-Identifier: MIT */
+/* What userfaultfd does with a mapping of guest_memfd. No library. */
+#include "../kvm/guest.h"
+#include "../kvm/host.h"
+#include "raw.h"
+#include "suites.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/userfaultfd.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#define GPA		       UINT64_C(0x100000)
+#define CODE		       UINT64_C(0x10000)
+#define PAGES		       4
+#define USER_MODE_ONLY	       1
+#define MODE_RWP	       (UINT64_C(1) << 3) /* Linux 7.3 */
+#define FEATURE_WP_UNPOPULATED (UINT64_C(1) << 13)
+#define FEATURE_WP_ASYNC       (UINT64_C(1) << 15)
+#define PAGEMAP_WP	       (UINT64_C(1) << 57)
+
+/* A VM with a guest's code, some memory of the host, and a userfaultfd. */
+struct world {
+	int vm;
+	int memfd; /* -1: the memory is anonymous */
+	int uffd;
+	size_t page;
+	size_t size;
+	char *map;
+	char *code;
+};
+
+/* A userfaultfd, or a negative errno. */
+static int open_userfaultfd(int flags, uint64_t features)
+{
+	struct uffdio_api api = {.api = UFFD_API, .features = features};
+	int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | flags);
+	int error;
+
+	if (fd >= 0 && ioctl(fd, UFFDIO_API, &api) < 0) {
+		error = errno;
+		close(fd);
+		return -error;
+	}
+	return fd < 0 ? -errno : fd;
+}
+
+static bool open_world(struct world *world, int flags, uint64_t features, bool memfd)
+{
+	const char *missing = raw_missing();
+	char reason[64];
+
+	if (missing) {
+		harness_skip("%s", missing);
+		return false;
+	}
+	*world = (struct world){.vm = raw_vm(), .memfd = -1, .page = raw_page()};
+	world->size = PAGES * world->page;
+	if (memfd && !raw_has_shared(world->vm))
+		missing = "this kernel has no guest_memfd that the host can map";
+	world->uffd = missing ? -1 : open_userfaultfd(flags, features);
+	if (!missing && world->uffd < 0) {
+		snprintf(reason, sizeof(reason), "userfaultfd: %s", strerror(-world->uffd));
+		missing = reason;
+	}
+	if (missing) {
+		close(world->vm);
+		harness_skip("%s", missing);
+		return false;
+	}
+	if (memfd) {
+		world->memfd = raw_memfd(world->vm, world->size, RAW_SHARED);
+		ck_assert_int_ge(world->memfd, 0);
+	}
+	world->map = raw_map(world->memfd, 0, world->size);
+	return true;
+}
+
+static void close_world(struct world *world)
+{
+	munmap(world->map, world->size);
+	if (world->code)
+		munmap(world->code, world->page);
+	close(world->memfd);
+	close(world->uffd);
+	close(world->vm);
+}
+
+/* The memory as slot 0, bound or plain, and a guest whose code is slot 10. */
+static void open_guest(struct world *world, struct guest *guest, bool bound)
+{
+	world->code = raw_map(-1, 0, world->page);
+	memcpy(world->code, guest_code, guest_code_size);
+	ck_assert_int_eq(raw_set(world->vm, &(struct raw_region){.slot = 10,
+								 .gpa = CODE,
+								 .size = world->page,
+								 .addr = (uintptr_t)world->code}),
+			 0);
+	ck_assert_int_eq(
+		raw_set(world->vm, &(struct raw_region){.flags = bound ? RAW_GUEST_MEMFD : 0,
+							.gpa = GPA,
+							.size = world->size,
+							.addr = (uintptr_t)world->map,
+							.memfd = (uint32_t)world->memfd}),
+		0);
+	guest_open(guest, world->vm, CODE);
+}
+
+static int register_map(const struct world *world, uint64_t mode)
+{
+	struct uffdio_register reg = {
+		.range = {.start = (uintptr_t)world->map, .len = world->size},
+		.mode = mode,
+	};
+
+	return raw_result(ioctl(world->uffd, UFFDIO_REGISTER, &reg));
+}
+
+/* ---- What can be registered ---- */
+
+START_TEST(userfaultfd_takes_a_mode_or_says_einval)
+{
+	static const struct {
+		const char *name;
+		uint64_t mode;
+	} modes[] = {
+		{"MISSING", UFFDIO_REGISTER_MODE_MISSING},
+		{"MINOR", UFFDIO_REGISTER_MODE_MINOR},
+		{"WP", UFFDIO_REGISTER_MODE_WP},
+		{"MISSING|WP", UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_WP},
+		{"RWP", MODE_RWP},
+	};
+	struct world world;
+	int taken = 0;
+
+	if (!open_world(&world, 0, 0, true))
+		return;
+	for (size_t i = 0; i < sizeof(modes) / sizeof(modes[0]); i++) {
+		struct uffdio_range range = {.start = (uintptr_t)world.map, .len = world.size};
+		int r = register_map(&world, modes[i].mode);
+
+		if (r == 0) {
+			harness_note("%s", modes[i].name);
+			ck_assert_int_eq(ioctl(world.uffd, UFFDIO_UNREGISTER, &range), 0);
+			taken++;
+		} else {
+			raw_expect(modes[i].name, r, -EINVAL);
+		}
+	}
+	if (taken == 0)
+		harness_note("EINVAL to all");
+	raw_expect_end();
+	close_world(&world);
+}
+END_TEST
+
+START_TEST(userfaultfd_lists_its_features)
+{
+	struct uffdio_api api = {.api = UFFD_API};
+	int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC);
+
+	if (fd < 0)
+		SKIP("userfaultfd: %s", strerror(errno));
+	ck_assert_int_eq(ioctl(fd, UFFDIO_API, &api), 0);
+	harness_note("0x%llx", (unsigned long long)api.features);
+	close(fd);
+}
+END_TEST
+
+/* It is for any mapping, so that it is taken says nothing of the other modes. */
+START_TEST(userfaultfd_takes_asynchronous_write_protection)
+{
+	struct world world;
+
+	if (!open_world(&world, 0, FEATURE_WP_ASYNC | FEATURE_WP_UNPOPULATED, true))
+		return;
+	ck_assert_int_eq(register_map(&world, UFFDIO_REGISTER_MODE_WP), 0);
+	close_world(&world);
+}
+END_TEST
+
+/* ---- Who writes, by write protection without events ---- */
+
+static void protect(const struct world *world)
+{
+	struct uffdio_writeprotect wp = {
+		.range = {.start = (uintptr_t)world->map, .len = world->size},
+		.mode = UFFDIO_WRITEPROTECT_MODE_WP,
+	};
+
+	ck_assert_int_eq(raw_result(ioctl(world->uffd, UFFDIO_WRITEPROTECT, &wp)), 0);
+}
+
+/* A bit for each page that was written since protect(). */
+static unsigned int written_pages(const struct world *world)
+{
+	int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	uint64_t entries[PAGES];
+	unsigned int written = 0;
+	off_t place = (off_t)((uintptr_t)world->map / world->page * sizeof(entries[0]));
+
+	ck_assert_int_ge(fd, 0);
+	ck_assert_int_eq((int)pread(fd, entries, sizeof(entries), place), (int)sizeof(entries));
+	for (unsigned int i = 0; i < PAGES; i++)
+		written |= entries[i] & PAGEMAP_WP ? 0 : 1U << i;
+	close(fd);
+	return written;
+}
+
+static bool open_tracked(struct world *world)
+{
+	if (!open_world(world, 0, FEATURE_WP_ASYNC | FEATURE_WP_UNPOPULATED, true))
+		return false;
+	memset(world->map, 0, world->size);
+	ck_assert_int_eq(register_map(world, UFFDIO_REGISTER_MODE_WP), 0);
+	return true;
+}
+
+START_TEST(write_protection_shows_what_the_host_writes)
+{
+	struct world world;
+
+	if (!open_tracked(&world))
+		return;
+	protect(&world);
+	ck_assert_uint_eq(written_pages(&world), 0);
+	world.map[world.page] = 1;
+	ck_assert_uint_eq(written_pages(&world), 1U << 1);
+	close_world(&world);
+}
+END_TEST
+
+/* The processor's own writes are unseen; an emulated one is KVM's, at the host address. */
+START_TEST(write_protection_does_not_show_what_a_guest_writes_to_bound_memory)
+{
+	struct world world;
+	struct guest guest;
+	unsigned int written;
+
+	NEED_GUEST();
+	if (!open_tracked(&world))
+		return;
+	open_guest(&world, &guest, true);
+	protect(&world);
+	ck_assert_int_eq(guest_store(&guest, GPA + 2 * world.page, 7), KVM_EXIT_HLT);
+	written = written_pages(&world);
+	ck_assert_int_eq(world.map[2 * world.page], 7);
+	ck_assert(written == 0 || written == 1U << 2);
+	harness_note("%s", written ? "seen, as KVM emulates it" : "unseen");
+	guest_close(&guest);
+	close_world(&world);
+}
+END_TEST
+
+START_TEST(write_protection_shows_what_a_guest_writes_to_a_plain_slot)
+{
+	struct world world;
+	struct guest guest;
+
+	NEED_GUEST();
+	if (!open_tracked(&world))
+		return;
+	open_guest(&world, &guest, false);
+	ck_assert_int_eq(guest_store(&guest, GPA + 2 * world.page, 6), KVM_EXIT_HLT);
+	protect(&world);
+	ck_assert_uint_eq(written_pages(&world), 0);
+	ck_assert_int_eq(guest_store(&guest, GPA + 2 * world.page, 7), KVM_EXIT_HLT);
+	ck_assert_uint_eq(written_pages(&world), 1U << 2);
+	ck_assert_int_eq(world.map[2 * world.page], 7);
+	guest_close(&guest);
+	close_world(&world);
+}
+END_TEST
+
+/* ---- Whom it stops ---- */
+
+/* One that is for user mode alone needs no privilege, and is of no use below a guest. */
+START_TEST(kernel_is_refused_where_userfaultfd_is_for_user_mode_alone)
+{
+	struct iovec local, remote;
+	struct world world;
+	struct guest guest;
+	uint32_t value;
+	char byte;
+	int r;
+
+	NEED_GUEST();
+	if (!open_world(&world, USER_MODE_ONLY, 0, false))
+		return;
+	ck_assert_int_eq(register_map(&world, UFFDIO_REGISTER_MODE_MISSING), 0);
+	local = (struct iovec){&byte, 1};
+	remote = (struct iovec){world.map, 1};
+	r = raw_result(process_vm_readv(getpid(), &local, 1, &remote, 1, 0));
+	ck_assert_int_eq(r, -EFAULT);
+	open_guest(&world, &guest, false);
+	r = guest_load(&guest, GPA, &value);
+	/* An emulated access finds no memory at the host address, and takes it for a device's. */
+	ck_assert(r == -EFAULT || r == KVM_EXIT_MMIO);
+	harness_note("the guest's access: %s", r < 0 ? raw_word(r) : "KVM_EXIT_MMIO");
+	guest_close(&guest);
+	close_world(&world);
+}
+END_TEST
+
+Suite *kernel_uffd_suite(void)
+{
+	Suite *suite = suite_create("uffd");
+
+	kernel_case(suite, "uffd-modes");
+	KERNEL_TEST(userfaultfd_takes_a_mode_or_says_einval);
+	KERNEL_TEST(userfaultfd_lists_its_features);
+	KERNEL_TEST(userfaultfd_takes_asynchronous_write_protection);
+	kernel_case(suite, "uffd-writes");
+	KERNEL_TEST(write_protection_shows_what_the_host_writes);
+	KERNEL_TEST(write_protection_does_not_show_what_a_guest_writes_to_bound_memory);
+	KERNEL_TEST(write_protection_shows_what_a_guest_writes_to_a_plain_slot);
+	kernel_case(suite, "uffd-access");
+	KERNEL_TEST(kernel_is_refused_where_userfaultfd_is_for_user_mode_alone);
+	return suite;
+}
