@@ -90,6 +90,7 @@ START_TEST(open_makes_each_type_that_the_kernel_makes)
 {
 	struct traces before;
 	struct gmem_vm *vm;
+	uint64_t types;
 	int device, fd;
 
 	NEED_KVM();
@@ -106,8 +107,9 @@ START_TEST(open_makes_each_type_that_the_kernel_makes)
 		ck_assert_ptr_null(vm);
 	} else {
 		assert_ok(gmem_vm_open(VM_UNDER_TEST(.type = (uint64_t)_i), &vm));
-		if (cap_of(vm, GMEM_CAP_VM_TYPES))
-			ck_assert_uint_ne(cap_of(vm, GMEM_CAP_VM_TYPES) >> _i & 1, 0);
+		/* Not every architecture lists its types. */
+		if (gmem_vm_get_cap(vm, GMEM_CAP_VM_TYPES, &types) == 0)
+			ck_assert_uint_ne(types >> _i & 1, 0);
 		gmem_vm_close(vm);
 	}
 	traces_assert_same(&before);
