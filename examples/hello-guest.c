@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A whole VM in one file: a 64-bit guest whose only RAM is one guest_memfd. Read main() first, then
- * upwards. What a VMM can copy from here:
+ * A whole VM: a 64-bit guest whose only RAM is one guest_memfd. Read main() first, then upwards.
+ * What a VMM can copy from here:
  *
  *   make_memory()  VM, guest_memfd, mapping, slot
  *   write_guest()  page tables and code, written by guest address
- *   make_vcpu()    a vCPU in 64-bit mode, without a real-mode start
+ *   make_vcpu()    a vCPU; its registers are in hello-guest-x86.c and hello-guest-arm64.c
  *   run_guest()    each exit of KVM_RUN, and what it means
  *   discard()      memory taken back while the guest lives
  */
+#include "hello-cpu.h"
 #include "hello-guest.h"
 #include "picture.h"
 
@@ -26,10 +27,6 @@
 #include <time.h>
 #include <unistd.h>
 
-/* The guest's code, see hello-guest.S. */
-extern const unsigned char hello_guest_begin[];
-extern const unsigned char hello_guest_end[];
-
 enum {
 	EXIT_RIGHT = 0,
 	EXIT_WRONG = 1,	    /* wrong memory, or the run failed */
@@ -39,21 +36,12 @@ enum {
 
 #define MIB	       (UINT64_C(1) << 20)
 #define MIN_MIB	       4
-#define MAX_MIB	       1024 /* what one page directory maps */
+#define MAX_MIB	       1024 /* what the page tables map */
 #define DEFAULT_MIB    64
 #define DEFAULT_DEVICE "/dev/kvm"
 
-/* Guest addresses. The rest of the first 2 MiB, and the top of memory, are left untouched. */
-#define PML4_GPA UINT64_C(0x1000)
-#define PDPT_GPA UINT64_C(0x2000)
-#define PD_GPA	 UINT64_C(0x3000)
-#define CODE_GPA UINT64_C(0x4000)
+/* Below this guest address only tables and code are used. */
 #define TEST_GPA (2 * MIB)
-
-/* Page table entries. */
-#define PTE_PRESENT UINT64_C(0x01)
-#define PTE_WRITE   UINT64_C(0x02)
-#define PTE_LARGE   UINT64_C(0x80)
 
 /* From page to page the value grows by this odd number, so that no two pages hold the same. */
 #define VALUE_STEP UINT64_C(0x9e3779b97f4a7c15)
@@ -75,6 +63,7 @@ struct machine {
 	int vcpu_fd;
 	struct kvm_run *run;
 	size_t run_size;
+	size_t page; /* bytes */
 
 	/* Guest addresses: what the guest fills, and within it what the host discards. */
 	uint64_t test_size;
@@ -172,7 +161,7 @@ static void show_progress(const struct machine *m, uint64_t pages)
 	static const char empty[] = "................................";
 	const uint64_t width = sizeof(full) - 1;
 	uint64_t all = m->step == GUEST_STEP_ZEROS ? m->discard_size / 2 : m->test_size;
-	uint64_t done = pages * GUEST_PAGE_SIZE;
+	uint64_t done = pages * m->page;
 
 	if (!picture_terminal(stdout) || done > all)
 		return;
@@ -202,7 +191,7 @@ static void show_step(const char *name, uint64_t bytes, double seconds, const ch
 
 static uint64_t expected_value(const struct machine *m, uint64_t gpa)
 {
-	return m->options->seed + gpa / GUEST_PAGE_SIZE * VALUE_STEP;
+	return m->options->seed + gpa / m->page * VALUE_STEP;
 }
 
 /* The host's view of guest memory. The slot maps guest address 0 to byte 0 of the file. */
@@ -216,14 +205,15 @@ static uint64_t host_sum(const struct machine *m)
 {
 	uint64_t sum = 0;
 
-	for (uint64_t at = 0; at < m->test_size; at += GUEST_PAGE_SIZE)
+	for (uint64_t at = 0; at < m->test_size; at += m->page)
 		sum = (sum << 1 | sum >> 63) + *host_word(m, TEST_GPA + at);
 	return sum;
 }
 
-static void complain(uint64_t gpa, uint64_t expected, uint64_t found, const char *who)
+static void complain(const struct machine *m, uint64_t gpa, uint64_t expected, uint64_t found,
+		     const char *who)
 {
-	uint64_t page = gpa & ~(uint64_t)(GUEST_PAGE_SIZE - 1);
+	uint64_t page = gpa - gpa % m->page;
 
 	fprintf(stderr,
 		"hello-guest: wrong memory, found by the %s: page %" PRIu64 " (gpa 0x%" PRIx64
@@ -231,7 +221,7 @@ static void complain(uint64_t gpa, uint64_t expected, uint64_t found, const char
 		"  expected 0x%016" PRIx64 "\n"
 		"  found    0x%016" PRIx64 "\n"
 		"  differs  0x%016" PRIx64 "\n",
-		who, page / GUEST_PAGE_SIZE, page, gpa - page, expected, found, expected ^ found);
+		who, page / m->page, page, gpa - page, expected, found, expected ^ found);
 }
 
 static int compare_sums(const struct machine *m)
@@ -246,9 +236,9 @@ static int compare_sums(const struct machine *m)
 		"hello-guest: wrong memory: the guest's checksum is 0x%016" PRIx64
 		", the host's 0x%016" PRIx64 "\n",
 		m->sum, sum);
-	for (uint64_t gpa = TEST_GPA; gpa < TEST_GPA + m->test_size; gpa += GUEST_PAGE_SIZE) {
+	for (uint64_t gpa = TEST_GPA; gpa < TEST_GPA + m->test_size; gpa += m->page) {
 		if (*host_word(m, gpa) != expected_value(m, gpa)) {
-			complain(gpa, expected_value(m, gpa), *host_word(m, gpa), "host");
+			complain(m, gpa, expected_value(m, gpa), *host_word(m, gpa), "host");
 			break;
 		}
 	}
@@ -258,12 +248,12 @@ static int compare_sums(const struct machine *m)
 /* Flip one bit, in a page and at a place that the seed picks. */
 static void corrupt(struct machine *m)
 {
-	uint64_t pages = m->test_size / GUEST_PAGE_SIZE;
+	uint64_t pages = m->test_size / m->page;
 	uint64_t pick = (m->options->seed + 1) * VALUE_STEP >> 16;
-	uint64_t gpa = TEST_GPA + pick % pages * GUEST_PAGE_SIZE + pick % GUEST_PAGE_WORDS * 8;
+	uint64_t gpa = TEST_GPA + pick % pages * m->page + pick % (m->page / 8) * 8;
 
 	*host_word(m, gpa) ^= UINT64_C(1) << (pick >> 40 & 63);
-	m->written[gpa / GUEST_PAGE_SIZE] = 1;
+	m->written[gpa / m->page] = 1;
 	show_step("corrupt", 0, -1, "the host flips one bit, as --corrupt asks");
 }
 
@@ -302,105 +292,36 @@ static int write_guest_bytes(struct machine *m, uint64_t gpa, const void *bytes,
 {
 	if (gmem_vm_write(m->vm, 0, gpa, bytes, len) < 0)
 		return fail_gmem("cannot write to the guest");
-	for (uint64_t p = gpa / GUEST_PAGE_SIZE; p <= (gpa + len - 1) / GUEST_PAGE_SIZE; p++)
+	for (uint64_t p = gpa / m->page; p <= (gpa + len - 1) / m->page; p++)
 		m->written[p] = 1;
 	return EXIT_RIGHT;
 }
 
-/* Page tables that map the first GiB one to one in pages of 2 MiB, and the code. */
 static int write_guest(struct machine *m)
 {
-	uint64_t pml4 = PDPT_GPA | PTE_PRESENT | PTE_WRITE;
-	uint64_t pdpt = PD_GPA | PTE_PRESENT | PTE_WRITE;
-	uint64_t pd[512];
+	size_t tables_size;
+	const void *tables = cpu_make_tables(&tables_size);
 	size_t code_size = (size_t)(hello_guest_end - hello_guest_begin);
-	int ret;
+	int ret = write_guest_bytes(m, TABLES_GPA, tables, tables_size);
 
-	for (size_t i = 0; i < 512; i++)
-		pd[i] = i * 2 * MIB | PTE_PRESENT | PTE_WRITE | PTE_LARGE;
-	ret = write_guest_bytes(m, PML4_GPA, &pml4, sizeof(pml4));
-	if (!ret)
-		ret = write_guest_bytes(m, PDPT_GPA, &pdpt, sizeof(pdpt));
-	if (!ret)
-		ret = write_guest_bytes(m, PD_GPA, pd, sizeof(pd));
 	if (!ret)
 		ret = write_guest_bytes(m, CODE_GPA, hello_guest_begin, code_size);
 	return ret;
 }
 
-/* A vCPU without CPUID has no long mode, and KVM then refuses the registers that ask for it. */
-static int set_cpuid(const struct machine *m)
-{
-	const uint32_t max_entries = 256;
-	struct kvm_cpuid2 *cpuid;
-	int ret = EXIT_RIGHT;
-
-	cpuid = calloc(1, sizeof(*cpuid) + max_entries * sizeof(cpuid->entries[0]));
-	if (!cpuid)
-		return fail_errno("cpuid");
-	cpuid->nent = max_entries;
-	if (ioctl(m->kvm_fd, KVM_GET_SUPPORTED_CPUID, cpuid) < 0)
-		ret = fail_errno("KVM_GET_SUPPORTED_CPUID");
-	else if (ioctl(m->vcpu_fd, KVM_SET_CPUID2, cpuid) < 0)
-		ret = fail_errno("KVM_SET_CPUID2");
-	free(cpuid);
-	return ret;
-}
-
-static int set_long_mode(const struct machine *m)
-{
-	struct kvm_segment code = {
-		.limit = 0xffffffff,
-		.selector = 8,
-		.type = 11, /* execute, read, accessed */
-		.present = 1,
-		.s = 1,
-		.l = 1,
-		.g = 1,
-	};
-	struct kvm_segment data = code;
-	struct kvm_sregs sregs;
-
-	data.selector = 16;
-	data.type = 3; /* read, write, accessed */
-	data.l = 0;
-	data.db = 1;
-	if (ioctl(m->vcpu_fd, KVM_GET_SREGS, &sregs) < 0)
-		return fail_errno("KVM_GET_SREGS");
-	sregs.cs = code;
-	sregs.ds = sregs.es = sregs.fs = sregs.gs = sregs.ss = data;
-	sregs.cr3 = PML4_GPA;
-	sregs.cr4 = 0x20;	/* PAE */
-	sregs.cr0 = 0x80000001; /* paging, protection */
-	sregs.efer = 0x500;	/* long mode enabled and active */
-	if (ioctl(m->vcpu_fd, KVM_SET_SREGS, &sregs) < 0)
-		return fail_errno("KVM_SET_SREGS");
-	return EXIT_RIGHT;
-}
-
-/* What hello-guest.S wants to know. */
-static int set_registers(const struct machine *m)
-{
-	struct kvm_regs regs = {
-		.rip = CODE_GPA,
-		.rflags = 2, /* the bit that is always set */
-		.r8 = TEST_GPA,
-		.r9 = m->test_size / GUEST_PAGE_SIZE,
-		.r10 = expected_value(m, TEST_GPA),
-		.r11 = VALUE_STEP,
-		.r12 = m->discard_gpa,
-		.r13 = m->discard_size / 2 / GUEST_PAGE_SIZE,
-	};
-
-	if (ioctl(m->vcpu_fd, KVM_SET_REGS, &regs) < 0)
-		return fail_errno("KVM_SET_REGS");
-	return EXIT_RIGHT;
-}
-
 static int make_vcpu(struct machine *m)
 {
+	struct task task = {
+		.test_gpa = TEST_GPA,
+		.test_pages = m->test_size / m->page,
+		.first_value = expected_value(m, TEST_GPA),
+		.value_step = VALUE_STEP,
+		.zeros_gpa = m->discard_gpa,
+		.zeros_pages = m->discard_size / 2 / m->page,
+		.page_words = m->page / 8,
+	};
+	const char *failed;
 	int size;
-	int ret;
 
 	/* The library has opened the device too, but keeps its descriptor to itself. */
 	m->kvm_fd = open(m->options->device, O_RDWR | O_CLOEXEC);
@@ -418,12 +339,8 @@ static int make_vcpu(struct machine *m)
 		m->run = NULL;
 		return fail_errno("cannot map the vCPU");
 	}
-	ret = set_cpuid(m);
-	if (!ret)
-		ret = set_long_mode(m);
-	if (!ret)
-		ret = set_registers(m);
-	return ret;
+	failed = cpu_init(m->kvm_fd, gmem_vm_get_fd(m->vm), m->vcpu_fd, &task);
+	return failed ? fail_errno(failed) : EXIT_RIGHT;
 }
 
 /* The reverse of the order in which things were made. The library would accept any order. */
@@ -449,7 +366,7 @@ static int find_resident(const struct machine *m, uint64_t gpa, uint64_t size, u
 {
 	if (mincore(host_word(m, gpa), size, vec) < 0)
 		return fail_errno("mincore");
-	for (uint64_t i = 0; i < size / GUEST_PAGE_SIZE; i++)
+	for (uint64_t i = 0; i < size / m->page; i++)
 		vec[i] &= 1;
 	return EXIT_RIGHT;
 }
@@ -457,7 +374,7 @@ static int find_resident(const struct machine *m, uint64_t gpa, uint64_t size, u
 /* Take memory back from the guest, and prove that it is gone. */
 static int discard(const struct machine *m)
 {
-	size_t pages = m->discard_size / GUEST_PAGE_SIZE;
+	size_t pages = m->discard_size / m->page;
 	unsigned char *vec;
 	int ret;
 
@@ -500,17 +417,9 @@ static int end_step(struct machine *m, uint32_t step)
 	return EXIT_RIGHT;
 }
 
-/* The guest has executed `out`. */
-static int handle_out(struct machine *m)
+static int hear(struct machine *m, uint32_t port, uint32_t value)
 {
-	uint32_t value;
-
-	if (m->run->io.direction != KVM_EXIT_IO_OUT || m->run->io.size != sizeof(value)) {
-		fprintf(stderr, "hello-guest: odd access to port 0x%x\n", m->run->io.port);
-		return EXIT_WRONG;
-	}
-	memcpy(&value, (unsigned char *)m->run + m->run->io.data_offset, sizeof(value));
-	switch (m->run->io.port) {
+	switch (port) {
 	case GUEST_PORT_PROGRESS:
 		show_progress(m, value);
 		return EXIT_RIGHT;
@@ -533,8 +442,8 @@ static int handle_out(struct machine *m)
 		m->found |= (uint64_t)value << 32;
 		return EXIT_RIGHT;
 	default:
-		fprintf(stderr, "hello-guest: the guest wrote to unknown port 0x%x\n",
-			m->run->io.port);
+		fprintf(stderr, "hello-guest: the guest wrote to unknown port 0x%" PRIx32 "\n",
+			port);
 		return EXIT_WRONG;
 	}
 }
@@ -547,7 +456,7 @@ static int judge(const struct machine *m)
 
 		show_step(step_names[m->step], m->wrong_gpa - (zeros ? m->discard_gpa : TEST_GPA),
 			  m->step_seconds, "the guest has found a wrong word and stopped");
-		complain(m->wrong_gpa, zeros ? 0 : expected_value(m, m->wrong_gpa), m->found,
+		complain(m, m->wrong_gpa, zeros ? 0 : expected_value(m, m->wrong_gpa), m->found,
 			 "guest");
 		return EXIT_WRONG;
 	}
@@ -592,6 +501,7 @@ static int unexpected_exit(const struct machine *m)
 
 static int run_guest(struct machine *m)
 {
+	uint32_t port, value;
 	int ret = EXIT_RIGHT;
 
 	while (!ret) {
@@ -608,12 +518,15 @@ static int run_guest(struct machine *m)
 				m->run->exit_reason);
 			return EXIT_WRONG;
 		}
-		if (m->run->exit_reason == KVM_EXIT_HLT)
+		switch (cpu_decode(m->run, &port, &value)) {
+		case CPU_SAYS:
+			ret = hear(m, port, value);
+			break;
+		case CPU_HALTS:
 			return judge(m);
-		if (m->run->exit_reason == KVM_EXIT_IO)
-			ret = handle_out(m);
-		else
-			ret = unexpected_exit(m);
+		case CPU_ODD:
+			return unexpected_exit(m);
+		}
 	}
 	return ret;
 }
@@ -621,7 +534,7 @@ static int run_guest(struct machine *m)
 /* What mincore knows, and what only we know: who wrote a page, and what was discarded. */
 static int show_picture(const struct machine *m)
 {
-	size_t count = m->options->ram / GUEST_PAGE_SIZE;
+	size_t count = m->options->ram / m->page;
 	unsigned char *pages = calloc(count, 1);
 	int ret;
 
@@ -629,7 +542,7 @@ static int show_picture(const struct machine *m)
 		return fail_errno("picture");
 	ret = find_resident(m, 0, m->options->ram, pages);
 	for (size_t i = 0; !ret && i < count; i++) {
-		uint64_t gpa = i * GUEST_PAGE_SIZE;
+		uint64_t gpa = i * m->page;
 		bool discarded = m->step > GUEST_STEP_SUM && gpa >= m->discard_gpa &&
 				 gpa - m->discard_gpa < m->discard_size;
 
@@ -640,7 +553,7 @@ static int show_picture(const struct machine *m)
 	}
 	if (!ret) {
 		fputc('\n', stdout);
-		picture_print(stdout, pages, count, GUEST_PAGE_SIZE);
+		picture_print(stdout, pages, count, m->page);
 	}
 	free(pages);
 	return ret;
@@ -745,7 +658,12 @@ int main(int argc, char **argv)
 		.seed = 1,
 		.ram = DEFAULT_MIB * MIB,
 	};
-	struct machine m = {.options = &options, .kvm_fd = -1, .vcpu_fd = -1};
+	struct machine m = {
+		.options = &options,
+		.kvm_fd = -1,
+		.vcpu_fd = -1,
+		.page = (size_t)sysconf(_SC_PAGESIZE),
+	};
 	int ret = parse_options(argc, argv, &options);
 
 	if (ret >= 0)
@@ -755,7 +673,7 @@ int main(int argc, char **argv)
 	m.discard_size = options.ram / 16;
 	m.discard_gpa = TEST_GPA + m.test_size / 2;
 	m.discard_gpa -= m.discard_gpa % m.discard_size;
-	m.written = calloc(options.ram / GUEST_PAGE_SIZE, 1);
+	m.written = calloc(options.ram / m.page, 1);
 	ret = m.written ? run_machine(&m) : fail_errno("out of memory");
 	close_machine(&m);
 	return ret;

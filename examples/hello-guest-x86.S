@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The guest: position-independent 64-bit code without stack, data or interrupts. hello-guest.c
+ * The guest on x86-64: position-independent code without stack, data or interrupts. hello-guest.c
  * copies it into guest memory, starts it at its first byte, and passes in registers:
  *
  *   r8   address of the memory to test
@@ -9,6 +9,7 @@
  *   r11  what is added to the value from page to page
  *   r12  address of the memory that must read as zeros in the last step
  *   r13  its length in pages
+ *   r14  words in a page
  *
  * KVM may have to emulate each instruction, which costs microseconds. String instructions are the
  * cheap way to touch much memory then: one instruction does a page.
@@ -53,7 +54,7 @@ hello_guest_begin:
 	mov	%r10, %rax
 	xor	%ebx, %ebx
 fill_page:
-	mov	$GUEST_PAGE_WORDS, %ecx
+	mov	%r14d, %ecx
 	rep stosq
 	add	%r11, %rax
 	count_page
@@ -66,7 +67,7 @@ fill_page:
 	mov	%r10, %rax
 	xor	%ebx, %ebx
 verify_page:
-	mov	$GUEST_PAGE_WORDS, %ecx
+	mov	%r14d, %ecx
 	repe scasq
 	jne	wrong
 	add	%r11, %rax
@@ -82,7 +83,7 @@ verify_page:
 sum_page:
 	rol	$1, %rax
 	add	(%rdi), %rax
-	add	$GUEST_PAGE_SIZE, %rdi
+	lea	(%rdi,%r14,8), %rdi
 	count_page
 	cmp	%r9, %rbx
 	jne	sum_page
@@ -94,7 +95,7 @@ sum_page:
 	xor	%eax, %eax
 	xor	%ebx, %ebx
 zeros_page:
-	mov	$GUEST_PAGE_WORDS, %ecx
+	mov	%r14d, %ecx
 	repe scasq
 	jne	wrong
 	count_page
