@@ -14,7 +14,11 @@
 	X(memfd)                                                                                   \
 	X(bind)                                                                                    \
 	X(slot)                                                                                    \
-	X(uffd)
+	X(uffd)                                                                                    \
+	X(private)                                                                                 \
+	X(fault)                                                                                   \
+	X(known)                                                                                   \
+	X(poison)
 
 #define KERNEL_DECLARE(name) Suite *kernel_##name##_suite(void);
 KERNEL_SUITES(KERNEL_DECLARE)

@@ -1,0 +1,947 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Faults and surprises of kernels that are known by name: each test says which way this kernel
+ * goes, and fails only where it goes a way that nobody has described. No library.
+ */
+#include "../kvm/guest.h"
+#include "../kvm/host.h"
+#include "raw.h"
+#include "suites.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <linux/userfaultfd.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define GPA		       UINT64_C(0x100000)
+#define CODE		       UINT64_C(0x10000)
+#define NOWHERE		       UINT64_C(0x10000000)
+#define CODE_SLOT	       10
+#define OTHER_SLOT	       11
+#define PAGES		       8 /* as many as KVM maps ahead of a guest */
+#define CHARGED_PAGES	       256
+#define INTERLEAVED_PAGES      8
+#define ROUNDS		       50
+#define TYPE_SW_PROTECTED      1
+#define ADVICE_COLLAPSE	       25
+#define ADVICE_POPULATE_READ   22
+#define FEATURE_WP_UNPOPULATED (UINT64_C(1) << 13)
+#define FEATURE_WP_ASYNC       (UINT64_C(1) << 15)
+#define EVENT_MILLISECONDS     5000 /* for what must come */
+#define SILENCE_MILLISECONDS   500  /* for what must not */
+#define POLICY_INTERLEAVE      3
+#define POLICY_NODE_OF_ADDR    3UL
+#define POLICY_ALLOWED	       4UL
+#define CGROUPS		       "/sys/fs/cgroup"
+#define PRE_FAULT	       _IOWR(KVMIO, 0xd5, struct pre_fault)
+
+/* struct kvm_pre_fault_memory */
+struct pre_fault {
+	uint64_t gpa;
+	uint64_t size;
+	uint64_t flags;
+	uint64_t padding[5];
+};
+
+/* A VM and a guest_memfd of PAGES pages, mapped; a region that binds it whole, not yet set. */
+struct shared {
+	int vm;
+	int fd;
+	size_t page;
+	size_t size;
+	unsigned char *map;
+	struct raw_region region;
+};
+
+static bool open_shared(struct shared *shared)
+{
+	const char *missing = raw_missing();
+
+	if (missing) {
+		harness_skip("%s", missing);
+		return false;
+	}
+	shared->vm = raw_vm();
+	if (!raw_has_shared(shared->vm)) {
+		close(shared->vm);
+		harness_skip("this kernel has no guest_memfd that the host can map");
+		return false;
+	}
+	shared->page = raw_page();
+	shared->size = PAGES * shared->page;
+	shared->fd = raw_memfd(shared->vm, shared->size, RAW_SHARED);
+	ck_assert_int_ge(shared->fd, 0);
+	shared->map = raw_map(shared->fd, 0, shared->size);
+	shared->region = (struct raw_region){.flags = RAW_GUEST_MEMFD,
+					     .gpa = GPA,
+					     .size = shared->size,
+					     .addr = (uintptr_t)shared->map,
+					     .memfd = (uint32_t)shared->fd};
+	return true;
+}
+
+static void close_shared(const struct shared *shared)
+{
+	munmap(shared->map, shared->size);
+	close(shared->fd);
+	close(shared->vm);
+}
+
+static void bind_shared(const struct shared *shared)
+{
+	ck_assert_int_eq(raw_set(shared->vm, &shared->region), 0);
+}
+
+/* A slot of plain memory, and that memory. */
+static unsigned char *add_plain(int vm, uint32_t slot, uint64_t gpa)
+{
+	unsigned char *memory = raw_map(-1, 0, raw_page());
+	struct raw_region region = {
+		.slot = slot, .gpa = gpa, .size = raw_page(), .addr = (uintptr_t)memory};
+
+	ck_assert_int_eq(raw_set(vm, &region), 0);
+	return memory;
+}
+
+/* A vCPU, and its code in plain memory. */
+static void open_guest(int vm, struct guest *guest)
+{
+	memcpy(add_plain(vm, CODE_SLOT, CODE), guest_code, guest_code_size);
+	guest_open(guest, vm, CODE);
+}
+
+/* A userfaultfd, or -1 with errno. */
+static int open_userfaultfd(uint64_t features)
+{
+	struct uffdio_api api = {.api = UFFD_API, .features = features};
+	int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+
+	if (fd >= 0 && ioctl(fd, UFFDIO_API, &api) < 0) {
+		close(fd);
+		return -1;
+	}
+	return fd;
+}
+
+static void watch_memory(int userfaultfd, void *addr, size_t size, uint64_t mode, uint64_t *calls)
+{
+	struct uffdio_register reg = {.range = {.start = (uintptr_t)addr, .len = size},
+				      .mode = mode};
+
+	ck_assert_int_eq(raw_result(ioctl(userfaultfd, UFFDIO_REGISTER, &reg)), 0);
+	if (calls)
+		*calls = reg.ioctls;
+}
+
+/* The kind of the next event within some time, or 0. */
+static int next_event(int userfaultfd, int milliseconds)
+{
+	struct pollfd poll_fd = {.fd = userfaultfd, .events = POLLIN};
+	struct uffd_msg msg;
+
+	if (poll(&poll_fd, 1, milliseconds) <= 0)
+		return 0;
+	ck_assert_int_eq((int)read(userfaultfd, &msg, sizeof(msg)), (int)sizeof(msg));
+	return msg.event;
+}
+
+static pthread_t start(void *(*function)(void *data), void *data)
+{
+	pthread_t thread;
+
+	ck_assert_int_eq(pthread_create(&thread, NULL, function, data), 0);
+	return thread;
+}
+
+static void join(pthread_t thread)
+{
+	ck_assert_int_eq(pthread_join(thread, NULL), 0);
+}
+
+/* ---- Slots ---- */
+
+/* A VM with private memory, or -1. */
+static int private_vm(void)
+{
+	int device = open(harness_kvm_device(), O_RDWR | O_CLOEXEC);
+	int vm = -1;
+
+	if (raw_cap(device, RAW_CAP_VM_TYPES) >> TYPE_SW_PROTECTED & 1)
+		vm = ioctl(device, KVM_CREATE_VM, (unsigned long)TYPE_SW_PROTECTED);
+	close(device);
+	return vm;
+}
+
+/* Where it is accepted, the slot goes on with a guest_memfd that it no longer counts as its own. */
+START_TEST(fault_guest_memfd_flag_is_cleared_on_a_live_slot)
+{
+	struct raw_region region = {.flags = RAW_GUEST_MEMFD, .gpa = GPA, .size = raw_page()};
+	uint64_t flags = 0;
+	int vm, r;
+
+	NEED_THROW_AWAY();
+	NEED_KVM();
+	vm = private_vm();
+	if (vm < 0) {
+		vm = raw_vm();
+		NEED_SHARED(vm);
+		flags = RAW_SHARED;
+	}
+	r = raw_memfd(vm, region.size, flags);
+	ck_assert_int_ge(r, 0);
+	region.memfd = (uint32_t)r;
+	region.addr = (uintptr_t)raw_map(-1, 0, region.size);
+	ck_assert_int_eq(raw_set(vm, &region), 0);
+	region.flags = 0;
+	r = raw_set(vm, &region);
+	ck_assert(r == 0 || r == -EINVAL);
+	harness_note("%s", raw_word(r));
+	close((int)region.memfd);
+	close(vm);
+}
+END_TEST
+
+struct closing {
+	atomic_int fd; /* to be closed; -1: not yet */
+};
+
+static void *close_when_told(void *data)
+{
+	struct closing *closing = data;
+
+	while (atomic_load(&closing->fd) < 0)
+		;
+	close(atomic_load(&closing->fd));
+	return NULL;
+}
+
+/* Kernels without the fix use memory that is free: they may stop here, or later. */
+START_TEST(fault_unbind_races_with_the_last_close)
+{
+	struct closing closing;
+	struct shared shared;
+	pthread_t thread;
+	int fd;
+
+	NEED_THROW_AWAY();
+	if (!open_shared(&shared))
+		return;
+	for (unsigned int round = 0; round < ROUNDS; round++) {
+		fd = raw_memfd(shared.vm, shared.size, RAW_SHARED);
+		ck_assert_int_ge(fd, 0);
+		shared.region.memfd = (uint32_t)fd;
+		bind_shared(&shared);
+		atomic_init(&closing.fd, -1);
+		thread = start(close_when_told, &closing);
+		atomic_store(&closing.fd, fd);
+		ck_assert_int_eq(raw_delete(shared.vm, 0), 0);
+		join(thread);
+	}
+	close_shared(&shared);
+}
+END_TEST
+
+/* ---- Pages ---- */
+
+/* The size of a huge page in one entry of a page table, or 0. */
+static size_t huge_page_size(void)
+{
+	FILE *file = fopen("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size", "re");
+	size_t size = 0;
+
+	if (file) {
+		if (fscanf(file, "%zu", &size) != 1)
+			size = 0;
+		fclose(file);
+	}
+	return size;
+}
+
+/* A mapping of a whole file at a multiple of its size. */
+static void *map_aligned(int fd, size_t size)
+{
+	char *room = raw_map(-1, 0, 2 * size);
+	char *addr = room + (size - (uintptr_t)room % size) % size;
+
+	ck_assert_ptr_eq(mmap(addr, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0),
+			 addr);
+	return addr;
+}
+
+/*
+ * guest_memfd knows pages of the smallest size only. Where a file of this kind can be collapsed the
+ * memory must not be used any more.
+ */
+START_TEST(fault_guest_memfd_collapses_into_a_huge_page)
+{
+	size_t size = huge_page_size();
+	struct shared shared;
+	void *map;
+	int fd, r;
+
+	NEED_THROW_AWAY();
+	if (size == 0)
+		SKIP("this kernel has no transparent huge pages");
+	if (!open_shared(&shared))
+		return;
+	fd = raw_memfd(shared.vm, size, RAW_SHARED);
+	ck_assert_int_ge(fd, 0);
+	map = map_aligned(fd, size);
+	ck_assert_int_eq(raw_result(madvise(map, size, ADVICE_POPULATE_READ)), 0);
+	r = raw_result(madvise(map, size, ADVICE_COLLAPSE));
+	ck_assert_msg(r == 0 || r == -EINVAL, "%d", r);
+	harness_note("%s", raw_word(r));
+	munmap(map, size);
+	close(fd);
+	close_shared(&shared);
+}
+END_TEST
+
+/* A bit for each node that memory may come from. */
+static uint64_t allowed_nodes(void)
+{
+	uint64_t nodes[16] = {0};
+
+	if (syscall(SYS_get_mempolicy, NULL, nodes, sizeof(nodes) * 8, NULL, POLICY_ALLOWED) < 0)
+		return 0;
+	return nodes[0];
+}
+
+static int node_of(const void *addr)
+{
+	int node = -1;
+
+	ck_assert_int_eq(
+		raw_result(syscall(SYS_get_mempolicy, &node, NULL, 0UL, addr, POLICY_NODE_OF_ADDR)),
+		0);
+	return node;
+}
+
+START_TEST(fault_interleaved_pages_do_not_alternate)
+{
+	uint64_t nodes = allowed_nodes();
+	unsigned int changes = 0;
+	struct shared shared;
+	unsigned char *map;
+	int fd;
+
+	if ((nodes & (nodes - 1)) == 0)
+		SKIP("this machine has one node of memory");
+	if (!open_shared(&shared))
+		return;
+	fd = raw_memfd(shared.vm, INTERLEAVED_PAGES * shared.page, RAW_SHARED);
+	ck_assert_int_ge(fd, 0);
+	map = raw_map(fd, 0, INTERLEAVED_PAGES * shared.page);
+	ck_assert_int_eq(raw_result(syscall(SYS_mbind, map, INTERLEAVED_PAGES * shared.page,
+					    POLICY_INTERLEAVE, &nodes, 64UL, 0U)),
+			 0);
+	for (unsigned int i = 0; i < INTERLEAVED_PAGES; i++)
+		map[i * shared.page] = 1;
+	for (unsigned int i = 1; i < INTERLEAVED_PAGES; i++)
+		changes += node_of(map + i * shared.page) != node_of(map + (i - 1) * shared.page);
+	harness_note("%s", changes == INTERLEAVED_PAGES - 1 ? "they alternate"
+			   : changes == 0		    ? "all on one node"
+							    : "they do not alternate");
+	munmap(map, INTERLEAVED_PAGES * shared.page);
+	close(fd);
+	close_shared(&shared);
+}
+END_TEST
+
+/* ---- Accesses at the host address ---- */
+
+#ifdef __x86_64__
+
+#define MSR_SYSTEM_TIME 0x4b564d01U
+#define CLOCK_SIZE	32
+
+static bool is_clear(const unsigned char *addr, size_t size)
+{
+	for (size_t i = 0; i < size; i++) {
+		if (addr[i])
+			return false;
+	}
+	return true;
+}
+
+/* The number of registers set: 1, or less. */
+static int set_system_time(const struct guest *guest, uint64_t gpa)
+{
+	struct kvm_msrs *set = calloc(1, sizeof(*set) + sizeof(set->entries[0]));
+	int count;
+
+	ck_assert_ptr_nonnull(set);
+	set->nmsrs = 1;
+	set->entries[0] = (struct kvm_msr_entry){.index = MSR_SYSTEM_TIME, .data = gpa | 1};
+	count = ioctl(guest->fd, KVM_SET_MSRS, set);
+	free(set);
+	return count;
+}
+
+START_TEST(known_clock_is_written_to_the_host_address)
+{
+	unsigned char *memory;
+	struct shared shared;
+	struct guest guest;
+	uint32_t value;
+
+	if (!open_shared(&shared))
+		return;
+	memory = raw_map(-1, 0, shared.size);
+	shared.region.addr = (uintptr_t)memory;
+	bind_shared(&shared);
+	open_guest(shared.vm, &guest);
+	if (set_system_time(&guest, GPA + shared.page) != 1)
+		SKIP("this kernel has no clock for guests");
+	ck_assert_int_eq(guest_load(&guest, CODE, &value), KVM_EXIT_HLT);
+	ck_assert(!is_clear(memory + shared.page, CLOCK_SIZE));
+	ck_assert(is_clear(shared.map + shared.page, CLOCK_SIZE));
+	guest_close(&guest);
+	close_shared(&shared);
+}
+END_TEST
+
+#endif
+
+/*
+ * The processor's reads must come from the guest_memfd. Shadow paging takes some pages, and an
+ * emulated processor all, from the host address.
+ */
+START_TEST(known_guest_reads_from_the_host_address)
+{
+	unsigned int from_memory = 0;
+	unsigned char *memory;
+	struct shared shared;
+	struct guest guest;
+	uint32_t value;
+
+	NEED_GUEST();
+	if (!open_shared(&shared))
+		return;
+	memory = raw_map(-1, 0, shared.size);
+	memset(memory, 'A', shared.size);
+	memset(shared.map, 'M', shared.size);
+	shared.region.addr = (uintptr_t)memory;
+	bind_shared(&shared);
+	open_guest(shared.vm, &guest);
+	for (unsigned int i = 0; i < PAGES; i++) {
+		ck_assert_int_eq(guest_load(&guest, GPA + i * shared.page, &value), KVM_EXIT_HLT);
+		ck_assert(value == 0x41414141 || value == 0x4d4d4d4d);
+		from_memory += value == 0x41414141;
+	}
+	harness_note("%s", from_memory == 0	  ? "never"
+			   : from_memory == PAGES ? "always"
+						  : "some pages");
+	guest_close(&guest);
+	close_shared(&shared);
+}
+END_TEST
+
+/* ---- Faults ---- */
+
+START_TEST(known_pre_fault_overwrites_exit_reason)
+{
+	struct pre_fault range = {.gpa = GPA, .size = raw_page()};
+	struct shared shared;
+	struct guest guest;
+
+	NEED_GUEST();
+	if (!open_shared(&shared))
+		return;
+	if (raw_cap(shared.vm, RAW_CAP_PRE_FAULT_MEMORY) <= 0)
+		SKIP("this kernel has no KVM_PRE_FAULT_MEMORY");
+	bind_shared(&shared);
+	open_guest(shared.vm, &guest);
+	ck_assert_int_eq(guest_store(&guest, GPA, 1), KVM_EXIT_HLT);
+	munmap(shared.map, shared.size);
+	close(shared.fd);
+	ck_assert_int_eq(raw_result(ioctl(guest.fd, PRE_FAULT, &range)), -EFAULT);
+	ck_assert(guest.run->exit_reason == RAW_EXIT_MEMORY_FAULT ||
+		  guest.run->exit_reason == KVM_EXIT_HLT);
+	harness_note("%s", guest.run->exit_reason == KVM_EXIT_HLT ? "kept" : "overwritten");
+	guest_close(&guest);
+	close(shared.vm);
+}
+END_TEST
+
+/*
+ * How often the vCPU's page faults were answered with a mapping, from its statistics; the highest
+ * number where they do not tell.
+ */
+static uint64_t count_fixed_faults(const struct guest *guest)
+{
+	struct kvm_stats_header header;
+	struct kvm_stats_desc *desc;
+	uint64_t count = UINT64_MAX;
+	char text[512];
+	off_t place;
+	int fd = ioctl(guest->fd, KVM_GET_STATS_FD, NULL);
+
+	ck_assert_int_ge(fd, 0);
+	ck_assert_int_eq((int)pread(fd, &header, sizeof(header), 0), (int)sizeof(header));
+	desc = (void *)text;
+	for (uint32_t i = 0; i < header.num_desc && count == UINT64_MAX; i++) {
+		place = (off_t)(header.desc_offset + i * (sizeof(*desc) + header.name_size));
+		ck_assert_int_gt((int)pread(fd, text, sizeof(*desc) + header.name_size, place), 0);
+		if (strcmp(desc->name, "pf_fixed") == 0)
+			ck_assert_int_eq((int)pread(fd, &count, sizeof(count),
+						    (off_t)(header.data_offset + desc->offset)),
+					 (int)sizeof(count));
+	}
+	close(fd);
+	return count;
+}
+
+/* The guest's pages come from the file, and yet a change of the host's mapping takes them away. */
+START_TEST(known_change_of_the_mapping_unmaps_the_guest)
+{
+	struct shared shared;
+	struct guest guest;
+	uint64_t before;
+
+	NEED_GUEST();
+	if (!open_shared(&shared))
+		return;
+	bind_shared(&shared);
+	open_guest(shared.vm, &guest);
+	ck_assert_int_eq(guest_store(&guest, GPA + shared.page, 1), KVM_EXIT_HLT);
+	before = count_fixed_faults(&guest);
+	ck_assert_int_eq(guest_store(&guest, GPA, 1), KVM_EXIT_HLT);
+	if (before == UINT64_MAX)
+		SKIP("this kernel does not count the faults that it answers");
+	if (count_fixed_faults(&guest) == before)
+		SKIP("the guest's accesses are emulated here and map nothing");
+	before = count_fixed_faults(&guest);
+	ck_assert_int_eq(guest_store(&guest, GPA, 2), KVM_EXIT_HLT);
+	ck_assert_uint_eq(count_fixed_faults(&guest), before);
+	ck_assert_int_eq(raw_result(madvise(shared.map, shared.size, MADV_DONTNEED)), 0);
+	ck_assert_int_eq(guest_store(&guest, GPA, 3), KVM_EXIT_HLT);
+	ck_assert_uint_eq(shared.map[0], 3);
+	harness_note("%s", count_fixed_faults(&guest) > before ? "unmapped" : "kept");
+	guest_close(&guest);
+	close_shared(&shared);
+}
+END_TEST
+
+/* ---- userfaultfd ---- */
+
+static int copy_page(int userfaultfd, void *to)
+{
+	unsigned char *from = raw_map(-1, 0, raw_page());
+	struct uffdio_copy copy = {.dst = (uintptr_t)to, .src = (uintptr_t)from, .len = raw_page()};
+	int r = raw_result(ioctl(userfaultfd, UFFDIO_COPY, &copy));
+
+	munmap(from, raw_page());
+	return r;
+}
+
+/* What the kernel says can be done with the memory, and what then can be. */
+START_TEST(fault_userfaultfd_names_calls_that_fail)
+{
+	struct shared shared;
+	uint64_t calls;
+	bool named;
+	int fd, r;
+
+	fd = open_userfaultfd(FEATURE_WP_ASYNC | FEATURE_WP_UNPOPULATED);
+	if (fd < 0)
+		SKIP("userfaultfd with WP_ASYNC: %s", strerror(errno));
+	if (!open_shared(&shared))
+		return;
+	watch_memory(fd, shared.map, shared.size, UFFDIO_REGISTER_MODE_WP, &calls);
+	named = calls >> _UFFDIO_COPY & 1;
+	r = copy_page(fd, shared.map);
+	ck_assert_msg(r == -EINVAL || (r == 0 && named), "%d", r);
+	harness_note("UFFDIO_COPY is %s: %s", named ? "named" : "not named", raw_word(r));
+	close(fd);
+	close_shared(&shared);
+}
+END_TEST
+
+struct sleeper {
+	struct guest guest;
+	int result;
+	uint32_t value;
+};
+
+static void *load_page(void *data)
+{
+	struct sleeper *sleeper = data;
+
+	sleeper->result = guest_load(&sleeper->guest, GPA, &sleeper->value);
+	return NULL;
+}
+
+struct deletion {
+	int vm;
+	int result;
+	atomic_bool done;
+};
+
+static void *delete_other_slot(void *data)
+{
+	struct deletion *deletion = data;
+
+	deletion->result = raw_delete(deletion->vm, OTHER_SLOT);
+	atomic_store(&deletion->done, true);
+	return NULL;
+}
+
+static void fill_with_zeros(int userfaultfd, void *addr)
+{
+	struct uffdio_zeropage zero = {.range = {.start = (uintptr_t)addr, .len = raw_page()}};
+
+	ck_assert_int_eq(raw_result(ioctl(userfaultfd, UFFDIO_ZEROPAGE, &zero)), 0);
+}
+
+/*
+ * A vCPU that waits for its page while another thread deletes a slot that has nothing to do with
+ * that page.
+ */
+struct waiting {
+	int userfaultfd;
+	unsigned char *memory;
+	struct sleeper sleeper;
+	struct deletion deletion;
+	pthread_t vcpu_thread, delete_thread;
+};
+
+/* Returns false and skips where there is no userfaultfd. */
+static bool start_waiting(struct waiting *waiting)
+{
+	int fd = open_userfaultfd(0);
+	int vm;
+
+	if (fd < 0) {
+		harness_skip("userfaultfd: %s", strerror(errno));
+		return false;
+	}
+	vm = raw_vm();
+	*waiting = (struct waiting){.userfaultfd = fd, .deletion = {.vm = vm, .result = 1}};
+	open_guest(vm, &waiting->sleeper.guest);
+	waiting->memory = add_plain(vm, 0, GPA);
+	add_plain(vm, OTHER_SLOT, NOWHERE);
+	watch_memory(fd, waiting->memory, raw_page(), UFFDIO_REGISTER_MODE_MISSING, NULL);
+	waiting->vcpu_thread = start(load_page, &waiting->sleeper);
+	ck_assert_int_eq(next_event(fd, EVENT_MILLISECONDS), UFFD_EVENT_PAGEFAULT);
+	waiting->delete_thread = start(delete_other_slot, &waiting->deletion);
+	usleep(SILENCE_MILLISECONDS * 1000);
+	return true;
+}
+
+/* Gives the vCPU its page, after which all must end well. */
+static void end_waiting(struct waiting *waiting)
+{
+	fill_with_zeros(waiting->userfaultfd, waiting->memory);
+	join(waiting->vcpu_thread);
+	join(waiting->delete_thread);
+	ck_assert_int_eq(waiting->sleeper.result, KVM_EXIT_HLT);
+	ck_assert_uint_eq(waiting->sleeper.value, 0);
+	ck_assert_int_eq(waiting->deletion.result, 0);
+	guest_close(&waiting->sleeper.guest);
+	close(waiting->userfaultfd);
+	close(waiting->deletion.vm);
+}
+
+START_TEST(known_vcpu_asleep_in_userfaultfd_blocks_slot_changes)
+{
+	struct waiting waiting;
+	bool blocked;
+
+	NEED_GUEST();
+	NEED_KVM();
+	if (!start_waiting(&waiting))
+		return;
+	blocked = !atomic_load(&waiting.deletion.done);
+	end_waiting(&waiting);
+	harness_note("%s", blocked ? "blocks" : "does not block");
+}
+END_TEST
+
+static void block_alarm(int how)
+{
+	sigset_t alarm;
+
+	sigemptyset(&alarm);
+	sigaddset(&alarm, SIGALRM);
+	ck_assert_int_eq(pthread_sigmask(how, &alarm, NULL), 0);
+}
+
+/* A deletion that waits keeps its slot half there, and the signal is for who tries for ever. */
+START_TEST(known_pre_fault_of_a_slot_that_is_being_deleted)
+{
+	struct pre_fault range = {.gpa = NOWHERE, .size = raw_page()};
+	struct waiting waiting;
+	int vm, vcpu, r;
+
+	NEED_GUEST();
+	NEED_KVM();
+	vm = raw_vm();
+	if (raw_cap(vm, RAW_CAP_PRE_FAULT_MEMORY) <= 0)
+		SKIP("this kernel has no KVM_PRE_FAULT_MEMORY");
+	close(vm);
+	block_alarm(SIG_BLOCK);
+	if (!start_waiting(&waiting))
+		return;
+	vcpu = ioctl(waiting.deletion.vm, KVM_CREATE_VCPU, 1UL);
+	ck_assert_int_ge(vcpu, 0);
+	if (atomic_load(&waiting.deletion.done)) {
+		end_waiting(&waiting);
+		SKIP("slots are deleted at once here");
+	}
+	host_pester(SILENCE_MILLISECONDS * 1000 - 1);
+	block_alarm(SIG_UNBLOCK);
+	r = raw_result(ioctl(vcpu, PRE_FAULT, &range));
+	host_pester(0);
+	end_waiting(&waiting);
+	close(vcpu);
+	ck_assert_msg(r == -EAGAIN || r == -EINTR, "%d", r);
+	harness_note("%s", r == -EINTR ? "tries until a signal" : raw_word(r));
+}
+END_TEST
+
+struct removal {
+	int fd; /* a file to punch, or -1: drop from the mapping */
+	void *addr;
+	int result;
+};
+
+static void *remove_page(void *data)
+{
+	struct removal *removal = data;
+
+	if (removal->fd < 0)
+		removal->result = raw_result(madvise(removal->addr, raw_page(), MADV_DONTNEED));
+	else
+		removal->result = raw_result(fallocate(removal->fd,
+						       FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE,
+						       0, (off_t)raw_page()));
+	return NULL;
+}
+
+/* The event of dropping or punching the first page, which nobody has loaded, or 0. */
+static int event_of_removal(int userfaultfd, struct removal *removal, int milliseconds)
+{
+	pthread_t thread = start(remove_page, removal);
+	int event = next_event(userfaultfd, milliseconds);
+
+	join(thread);
+	ck_assert_int_eq(removal->result, 0);
+	return event;
+}
+
+/*
+ * Dropping a page from the mapping of a file must not change the file, and says that it is gone;
+ * punching it out of the file does change it, and says nothing.
+ */
+START_TEST(known_dontneed_of_an_absent_page_sends_a_remove_event)
+{
+	struct removal removal = {.fd = -1};
+	int memfd, userfaultfd;
+
+	userfaultfd = open_userfaultfd(UFFD_FEATURE_EVENT_REMOVE);
+	if (userfaultfd < 0)
+		SKIP("userfaultfd with EVENT_REMOVE: %s", strerror(errno));
+	memfd = memfd_create("absent", MFD_CLOEXEC);
+	ck_assert_int_eq(ftruncate(memfd, (off_t)raw_page()), 0);
+	removal.addr = raw_map(memfd, 0, raw_page());
+	watch_memory(userfaultfd, removal.addr, raw_page(), UFFDIO_REGISTER_MODE_MISSING, NULL);
+	ck_assert_int_eq(event_of_removal(userfaultfd, &removal, EVENT_MILLISECONDS),
+			 UFFD_EVENT_REMOVE);
+	removal.fd = memfd;
+	ck_assert_int_eq(event_of_removal(userfaultfd, &removal, SILENCE_MILLISECONDS), 0);
+	munmap(removal.addr, raw_page());
+	close(memfd);
+	close(userfaultfd);
+}
+END_TEST
+
+/* ---- Memory of the host ---- */
+
+static bool has_swap(void)
+{
+	FILE *file = fopen("/proc/swaps", "re");
+	char line[256];
+	int lines = 0;
+
+	while (file && fgets(line, sizeof(line), file))
+		lines++;
+	if (file)
+		fclose(file);
+	return lines > 1;
+}
+
+/* Pages out until mincore() no longer shows any; false when they do not go. */
+static bool page_out(void *addr, size_t size)
+{
+	for (int tries = 0; tries < 40; tries++) {
+		ck_assert_int_eq(raw_result(madvise(addr, size, MADV_PAGEOUT)), 0);
+		if (host_count_resident(addr, size) == 0)
+			return true;
+		usleep(50000);
+	}
+	return false;
+}
+
+/* _i 0: anonymous memory, 1: shmem. Absent is not the same as never written. */
+START_TEST(known_mincore_shows_swapped_out_pages_as_absent)
+{
+	size_t size = PAGES * raw_page();
+	unsigned char *memory;
+	int fd = -1, flags = MAP_PRIVATE | MAP_ANONYMOUS;
+
+	if (!has_swap())
+		SKIP("this machine has no swap");
+	if (_i == 1) {
+		fd = memfd_create("swapped", MFD_CLOEXEC);
+		ck_assert_int_eq(ftruncate(fd, (off_t)size), 0);
+		flags = MAP_SHARED;
+	}
+	memory = mmap(NULL, size, PROT_READ | PROT_WRITE, flags, fd, 0);
+	ck_assert_ptr_ne(memory, MAP_FAILED);
+	for (size_t i = 0; i < size; i += sizeof(int))
+		*(int *)(void *)(memory + i) = rand();
+	memory[0] = 5;
+	ck_assert_uint_eq(host_count_resident(memory, size), PAGES);
+	ck_assert(page_out(memory, size));
+	if (_i == 1)
+		ck_assert_int_eq((int)lseek(fd, 0, SEEK_DATA), 0);
+	ck_assert_uint_eq(memory[0], 5);
+	munmap(memory, size);
+}
+END_TEST
+
+struct charge {
+	const char *group; /* a folder */
+	const struct shared *shared;
+	int fd;
+	unsigned char *map;
+};
+
+static int join_group(const char *group)
+{
+	char path[128], text[16];
+	int length = snprintf(text, sizeof(text), "%d", (int)getpid());
+	int fd;
+
+	snprintf(path, sizeof(path), "%s/cgroup.procs", group);
+	fd = open(path, O_WRONLY | O_CLOEXEC);
+	return fd >= 0 && write(fd, text, (size_t)length) == length ? 0 : -1;
+}
+
+/* Bytes that are charged to a group, or -1 where there is no such account. */
+static long long charged_to(const char *group)
+{
+	long long bytes = -1;
+	char path[128];
+	FILE *file;
+
+	snprintf(path, sizeof(path), "%s/memory.current", group);
+	file = fopen(path, "re");
+	if (file) {
+		if (fscanf(file, "%lld", &bytes) != 1)
+			bytes = -1;
+		fclose(file);
+	}
+	return bytes;
+}
+
+static int touch_in_group(void *data)
+{
+	const struct charge *charge = data;
+	long long size = CHARGED_PAGES * (long long)charge->shared->page;
+	long long before;
+
+	CHILD_CHECK(join_group(charge->group) == 0);
+	before = charged_to(charge->group);
+	for (long long i = 0; i < size; i += (long long)charge->shared->page)
+		charge->map[i] = 1;
+	CHILD_CHECK(charged_to(charge->group) - before >= size);
+	return 0;
+}
+
+/* Not who made the guest_memfd or has the VM. */
+START_TEST(known_first_touch_is_charged_to_whoever_touches)
+{
+	struct charge charge;
+	struct shared shared;
+	char group[64];
+	int line;
+
+	snprintf(group, sizeof(group), CGROUPS "/gmem-test-%d", (int)getpid());
+	if (mkdir(group, 0700) < 0)
+		SKIP("no control group can be made: %s", strerror(errno));
+	if (charged_to(group) < 0) {
+		rmdir(group);
+		SKIP("control groups here do not account for memory");
+	}
+	if (!open_shared(&shared)) {
+		rmdir(group);
+		return;
+	}
+	charge = (struct charge){.group = group, .shared = &shared};
+	charge.fd = raw_memfd(shared.vm, CHARGED_PAGES * shared.page, RAW_SHARED);
+	charge.map = raw_map(charge.fd, 0, CHARGED_PAGES * shared.page);
+	line = host_run_child(touch_in_group, &charge);
+	munmap(charge.map, CHARGED_PAGES * shared.page);
+	close(charge.fd);
+	rmdir(group);
+	ck_assert_int_eq(line, 0);
+	close_shared(&shared);
+}
+END_TEST
+
+static void add_slots(Suite *suite)
+{
+	kernel_case(suite, "known-slots");
+	KERNEL_TEST(fault_guest_memfd_flag_is_cleared_on_a_live_slot);
+	KERNEL_TEST(fault_unbind_races_with_the_last_close);
+	kernel_case(suite, "known-pages");
+	KERNEL_TEST(fault_guest_memfd_collapses_into_a_huge_page);
+	KERNEL_TEST(fault_interleaved_pages_do_not_alternate);
+}
+
+static void add_guest(Suite *suite)
+{
+	kernel_case(suite, "known-guest");
+#ifdef __x86_64__
+	KERNEL_TEST(known_clock_is_written_to_the_host_address);
+#endif
+	KERNEL_TEST(known_guest_reads_from_the_host_address);
+	KERNEL_TEST(known_pre_fault_overwrites_exit_reason);
+	KERNEL_TEST(known_change_of_the_mapping_unmaps_the_guest);
+}
+
+static void add_host(Suite *suite)
+{
+	kernel_case(suite, "known-userfaultfd");
+	KERNEL_TEST(fault_userfaultfd_names_calls_that_fail);
+	KERNEL_TEST(known_vcpu_asleep_in_userfaultfd_blocks_slot_changes);
+	KERNEL_TEST(known_pre_fault_of_a_slot_that_is_being_deleted);
+	KERNEL_TEST(known_dontneed_of_an_absent_page_sends_a_remove_event);
+	kernel_case(suite, "known-host");
+	KERNEL_LOOP(known_mincore_shows_swapped_out_pages_as_absent, 0, 2);
+	KERNEL_TEST(known_first_touch_is_charged_to_whoever_touches);
+}
+
+Suite *kernel_known_suite(void)
+{
+	Suite *suite = suite_create("known");
+
+	add_slots(suite);
+	add_guest(suite);
+	add_host(suite);
+	return suite;
+}
