@@ -1,5 +1,11 @@
 /* SPDX-License-Identifier: MIT */
-/* The library as a VMM uses it: what most tests of this tier begin with. */
+/*
+ * The library as a VMM uses it: what most tests of this tier begin with. Where VMs have no
+ * guest_memfd, its fallback stands in for it.
+ *
+ * Environment:
+ *   GMEM_TEST_FALLBACK    1: KVM seems to have no guest_memfd, on any kernel; for development
+ */
 #ifndef GMEM_TEST_FIXTURE_H
 #define GMEM_TEST_FIXTURE_H
 
@@ -16,23 +22,26 @@
 /* What the library has of the process, beside memory of its own. */
 struct traces {
 	int fds;
-	int files;  /* mappings of a guest_memfd */
+	int files;  /* mappings of a guest_memfd, or of what stands in for it */
 	int guards; /* pages that tell of fork */
 };
 struct traces traces_get(void);
 void traces_assert_same(const struct traces *before);
 
-/* A VM with a guest_memfd that can be mapped, and a vCPU if asked for. */
+/* A VM with a guest_memfd that can be mapped, or a stand-in, and a vCPU if asked for. */
 struct world {
 	struct traces before;
 	struct gmem_vm *vm;
 	int fd; /* the library's descriptor of the VM */
 	size_t page;
+	enum gmem_fallback fallback; /* NONE: there is guest_memfd; else what stands in for it */
 	struct guest guest;
 };
 
 /* Opens one, or skips the test and returns false. */
 bool world_open(struct world *world, uint64_t vm_flags);
+/* The same for a test about guest_memfd itself, in which nothing else can stand in for it. */
+bool world_open_guest_memfd(struct world *world);
 /* Closes the VM and sees that nothing is left, once everything else is closed. */
 void world_close(struct world *world);
 

@@ -29,7 +29,7 @@ START_TEST(create_maps_the_file_whole)
 	ck_assert_uint_eq(gmem_map_get_offset(map), 0);
 	ck_assert_str_eq(host_perms(addr), "rw-s");
 	ck_assert_str_eq(host_perms(addr + PAGES * world.page - 1), "rw-s");
-	ck_assert_int_eq(host_count_maps("kvm-gmem"), world.before.files + 1);
+	ck_assert_int_eq(traces_get().files, world.before.files + 1);
 	ck_assert_uint_eq(host_count_resident(addr, PAGES * world.page), 0);
 	raw = raw_map(gmem_memfd_get_fd(memfd), 0, PAGES * world.page);
 	addr[3 * world.page + 5] = 9;
@@ -110,7 +110,7 @@ END_TEST
 
 START_TEST(create_says_why_it_cannot)
 {
-	struct gmem_memfd *memfd, *huge, *closed;
+	struct gmem_memfd *memfd, *huge;
 	struct gmem_map *map;
 	struct world world;
 
@@ -124,15 +124,28 @@ START_TEST(create_says_why_it_cannot)
 		     FLAGS_UNKNOWN);
 	assert_fails(gmem_map_create(memfd, MAP(.size = world.page, .pad = 1), &map), EINVAL,
 		     CONFLICT);
-	assert_ok(gmem_memfd_create(world.vm, MEMFD(.size = world.page), &closed));
-	assert_fails(gmem_map_create(closed, NULL, &map), ENODEV, MEMFD_NOT_MAPPABLE);
 	/* It can be made, and there are no addresses for it. */
 	huge = world_memfd(&world, (UINT64_C(1) << 62) / world.page);
 	assert_fails(gmem_map_create(huge, NULL, &map), ENOMEM, NO_MEMORY);
-	ck_assert_int_eq(host_count_maps("kvm-gmem"), world.before.files);
+	ck_assert_int_eq(traces_get().files, world.before.files);
 	gmem_memfd_close(huge);
-	gmem_memfd_close(closed);
 	gmem_memfd_close(memfd);
+	world_close(&world);
+}
+END_TEST
+
+START_TEST(create_takes_the_flag_for_mapping)
+{
+	struct gmem_memfd *closed;
+	struct gmem_map *map;
+	struct world world;
+
+	if (!world_open_guest_memfd(&world))
+		return;
+	assert_ok(gmem_memfd_create(world.vm, MEMFD(.size = world.page), &closed));
+	assert_fails(gmem_map_create(closed, NULL, &map), ENODEV, MEMFD_NOT_MAPPABLE);
+	ck_assert_int_eq(traces_get().files, world.before.files);
+	gmem_memfd_close(closed);
 	world_close(&world);
 }
 END_TEST
@@ -343,7 +356,7 @@ START_TEST(populate_cannot_fill_private_memory)
 	struct gmem_map *map;
 	struct world world;
 
-	if (!world_open(&world, 0))
+	if (!world_open_guest_memfd(&world))
 		return;
 	assert_ok(gmem_memfd_create(world.vm, MEMFD(.size = world.page, .flags = GMEM_MEMFD_MMAP),
 				    &memfd));
@@ -367,6 +380,7 @@ int main(void)
 	tcase_add_test(creation, create_maps_a_part);
 	tcase_add_loop_test(creation, create_maps_nothing_past_the_end, 0, BAD_RANGES);
 	tcase_add_test(creation, create_says_why_it_cannot);
+	tcase_add_test(creation, create_takes_the_flag_for_mapping);
 	tcase_add_test(creation, read_only_mapping_takes_no_write);
 	tcase_add_test(creation, child_does_not_inherit_the_mapping);
 	suite_add_tcase(suite, population);

@@ -26,7 +26,7 @@ START_TEST(create_takes_exactly_the_flags_of_the_vm)
 	struct world world;
 	uint64_t cap;
 
-	if (!world_open(&world, 0))
+	if (!world_open_guest_memfd(&world))
 		return;
 	cap = (uint64_t)raw_cap(world.fd, RAW_CAP_GUEST_MEMFD_FLAGS);
 	if (cap & flag) {
@@ -56,7 +56,7 @@ START_TEST(create_gives_the_kernel_these_flags)
 	int fd, r = 0;
 	void *addr;
 
-	if (!world_open(&world, 0))
+	if (!world_open_guest_memfd(&world))
 		return;
 	assert_ok(gmem_memfd_create(world.vm, MEMFD(.size = world.page, .flags = flags), &memfd));
 	ck_assert_uint_eq(gmem_memfd_get_flags(memfd), flags);
@@ -95,7 +95,7 @@ START_TEST(create_takes_whole_pages_up_to_a_signed_size)
 		     TOO_LARGE);
 	assert_fails(gmem_memfd_create(world.vm, MEMFD(.size = -page), &memfd), ERANGE, TOO_LARGE);
 	ck_assert_ptr_null(memfd);
-	assert_ok(gmem_memfd_create(world.vm, MEMFD(.size = largest), &memfd));
+	memfd = world_memfd(&world, largest / page);
 	ck_assert_uint_eq(gmem_memfd_get_size(memfd), largest);
 	gmem_memfd_close(memfd);
 	world_close(&world);
@@ -139,8 +139,11 @@ START_TEST(create_says_that_descriptors_have_run_out)
 	close(next);
 	limit.rlim_cur = (rlim_t)next;
 	ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
-	assert_fails(gmem_memfd_create(world.vm, MEMFD(.size = world.page), &memfd), EMFILE,
-		     FD_LIMIT);
+	assert_fails(gmem_memfd_create(world.vm,
+				       MEMFD(.size = world.page, .flags = MEMFD_SHARED,
+					     .fallback = world.fallback),
+				       &memfd),
+		     EMFILE, FD_LIMIT);
 	ck_assert_ptr_null(memfd);
 	ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &before), 0);
 	world_close(&world);
@@ -271,7 +274,7 @@ START_TEST(open_fd_finds_size_and_flags)
 	int fd, fds;
 	void *map;
 
-	if (!world_open(&world, 0))
+	if (!world_open_guest_memfd(&world))
 		return;
 	fd = raw_memfd(world.fd, 4 * world.page, flags);
 	ck_assert_int_ge(fd, 0);
@@ -308,7 +311,7 @@ START_TEST(open_fd_can_be_bound_to_its_vm)
 	char *map;
 	int fd;
 
-	if (!world_open(&world, 0))
+	if (!world_open_guest_memfd(&world))
 		return;
 	fd = raw_memfd(world.fd, world.page, RAW_SHARED);
 	map = raw_map(fd, 0, world.page);
@@ -391,7 +394,7 @@ START_TEST(received_one_can_be_mapped_and_not_bound)
 	int sockets[2], fd;
 	char *addr;
 
-	if (!world_open(&world, 0))
+	if (!world_open_guest_memfd(&world))
 		return;
 	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sockets), 0);
 	ck_assert_int_eq(host_run_child(make_and_send, sockets), 0);
@@ -464,7 +467,8 @@ END_TEST
 /* Whether the kernel keeps a policy in the file, found out without the library. */
 static int policy_holds(const struct world *world)
 {
-	int fd = raw_memfd(world->fd, world->page, RAW_SHARED);
+	int fd = world->fallback ? memfd_create("plain", MFD_CLOEXEC)
+				 : raw_memfd(world->fd, world->page, RAW_SHARED);
 	int holds = host_policy_holds(fd);
 
 	close(fd);
@@ -486,10 +490,11 @@ START_TEST(numa_policy_holds_or_is_refused_by_name)
 	holds = policy_holds(&world);
 	if (holds < 0)
 		SKIP_WORLD(&world, "this kernel has no memory policies");
-	harness_note("%s", holds ? "holds" : "ignored by the kernel");
+	if (!world.fallback)
+		harness_note("%s", holds ? "holds" : "ignored by the kernel");
 	before = traces_get();
-	opts = MEMFD(.size = 4 * world.page, .flags = MEMFD_SHARED, .numa_mode = GMEM_NUMA_BIND,
-		     .numa_nodes = nodes, .numa_words = 2);
+	opts = MEMFD(.size = 4 * world.page, .flags = MEMFD_SHARED, .fallback = world.fallback,
+		     .numa_mode = GMEM_NUMA_BIND, .numa_nodes = nodes, .numa_words = 2);
 	if (!holds) {
 		assert_fails(gmem_memfd_create(world.vm, opts, &memfd), EOPNOTSUPP, NUMA_IGNORED);
 		ck_assert_ptr_null(memfd);
@@ -521,8 +526,8 @@ START_TEST(numa_policy_with_impossible_nodes_is_refused)
 	before = traces_get();
 	r = gmem_memfd_create(world.vm,
 			      MEMFD(.size = world.page, .flags = MEMFD_SHARED,
-				    .numa_mode = GMEM_NUMA_BIND, .numa_nodes = nodes,
-				    .numa_words = 16),
+				    .fallback = world.fallback, .numa_mode = GMEM_NUMA_BIND,
+				    .numa_nodes = nodes, .numa_words = 16),
 			      &memfd);
 	ck_assert_int_lt(r, 0);
 	ck_assert_int_eq(gmem_error_get_reason(), GMEM_REASON_NUMA_REFUSED);
@@ -543,7 +548,7 @@ START_TEST(fallback_is_not_taken_where_guest_memfd_is)
 	struct gmem_memfd *memfd;
 	struct world world;
 
-	if (!world_open(&world, 0))
+	if (!world_open_guest_memfd(&world))
 		return;
 	assert_ok(gmem_memfd_create(
 		world.vm,
@@ -561,30 +566,22 @@ START_TEST(fallback_is_a_sealed_memfd)
 	const int seals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
 	struct gmem_memfd *memfd;
 	struct gmem_slot *slot;
-	struct gmem_vm *vm;
+	struct world world;
 	uint32_t value;
-	uint64_t cap;
 
-	NEED_KVM();
-	assert_ok(gmem_vm_open(VM_UNDER_TEST(), &vm));
-	if (gmem_vm_get_cap(vm, GMEM_CAP_GUEST_MEMFD, &cap) == 0) {
-		gmem_vm_close(vm);
-		SKIP("this VM has guest_memfd, so nothing stands in for it");
-	}
-	assert_ok(gmem_memfd_create(
-		vm,
-		MEMFD(.size = raw_page(), .flags = MEMFD_SHARED, .fallback = GMEM_FALLBACK_MEMFD),
-		&memfd));
-	ck_assert_int_eq(gmem_memfd_get_kind(memfd), GMEM_MEMFD_KIND_SEALED);
+	if (!world_open(&world, 0))
+		return;
+	if (!world.fallback)
+		SKIP_WORLD(&world, "this VM has guest_memfd, so nothing stands in for it");
+	memfd = world_memfd(&world, 1);
 	ck_assert_int_eq(fcntl(gmem_memfd_get_fd(memfd), F_GET_SEALS), seals);
-	assert_ok(
-		gmem_slot_create(vm, SLOT(.gpa = GPA, .size = raw_page(), .memfd = memfd), &slot));
-	assert_ok(gmem_vm_store_u32(vm, 0, GPA, 3));
+	slot = world_slot(&world, SLOT(.gpa = GPA, .size = world.page, .memfd = memfd));
+	assert_ok(gmem_vm_store_u32(world.vm, 0, GPA, 3));
 	ck_assert_int_eq((int)pread(gmem_memfd_get_fd(memfd), &value, 4, 0), 4);
 	ck_assert_uint_eq(value, 3);
 	gmem_slot_close(slot);
 	gmem_memfd_close(memfd);
-	gmem_vm_close(vm);
+	world_close(&world);
 }
 END_TEST
 

@@ -119,11 +119,48 @@ START_TEST(dirty_log_can_be_turned_on_and_off)
 }
 END_TEST
 
+/* It takes what no slot of a guest_memfd takes: a log, and pages that another slot has. */
+START_TEST(slot_of_the_fallback_is_an_ordinary_one)
+{
+	struct gmem_slot *slot, *again, *fixed;
+	struct gmem_memfd *memfd;
+	struct world world;
+	uint32_t value;
+
+	NEED_GUEST();
+	if (!world_open(&world, 0))
+		return;
+	if (!world.fallback)
+		SKIP_WORLD(&world, "this VM has guest_memfd, so nothing stands in for it");
+	if (raw_cap(world.fd, KVM_CAP_READONLY_MEM) <= 0)
+		SKIP_WORLD(&world, "this VM has no read-only slots");
+	memfd = world_memfd(&world, 4);
+	slot = world_slot(&world, SLOT(.gpa = GPA, .size = 4 * world.page, .memfd = memfd));
+	again = world_slot(&world, SLOT(.gpa = FAR, .size = 2 * world.page, .memfd = memfd,
+					.offset = 2 * world.page, .flags = GMEM_SLOT_LOG_DIRTY));
+	fixed = world_slot(&world, SLOT(.gpa = 2 * FAR, .size = world.page, .memfd = memfd,
+					.offset = 3 * world.page, .flags = GMEM_SLOT_READONLY));
+	world_start_guest(&world, GPA);
+	ck_assert_int_eq(guest_store(&world.guest, FAR + world.page, 5), KVM_EXIT_HLT);
+	ck_assert_uint_eq(logged_pages(&world, gmem_slot_get_id(again)), 1U << 1);
+	ck_assert_int_eq(guest_load(&world.guest, 2 * FAR, &value), KVM_EXIT_HLT);
+	ck_assert_uint_eq(value, 5);
+	ck_assert_int_eq(guest_store(&world.guest, 2 * FAR, 6), KVM_EXIT_MMIO);
+	assert_ok(gmem_vm_load_u32(world.vm, 0, GPA + 3 * world.page, &value));
+	ck_assert_uint_eq(value, 5);
+	gmem_slot_close(fixed);
+	gmem_slot_close(again);
+	gmem_slot_close(slot);
+	gmem_memfd_close(memfd);
+	world_close(&world);
+}
+END_TEST
+
 /* ---- Adopt ---- */
 
 START_TEST(adopted_slot_is_known_and_never_touched)
 {
-	struct raw_region own = {.slot = 40, .flags = RAW_GUEST_MEMFD, .gpa = GPA};
+	struct raw_region own = {.slot = 40, .gpa = GPA};
 	struct gmem_slot *slot, *other;
 	struct gmem_memfd *memfd;
 	struct gmem_map *map;
@@ -134,6 +171,7 @@ START_TEST(adopted_slot_is_known_and_never_touched)
 		return;
 	memfd = world_memfd(&world, 4);
 	map = world_map(memfd);
+	own.flags = world.fallback ? 0 : RAW_GUEST_MEMFD;
 	own.size = 2 * world.page;
 	own.offset = world.page;
 	own.addr = (uintptr_t)gmem_map_get_addr(map) + world.page;
@@ -156,11 +194,12 @@ START_TEST(adopted_slot_is_known_and_never_touched)
 					   .flags = GMEM_SLOT_FIXED_ID),
 				      &other),
 		     EPERM, ID_NOT_GRANTED);
-	assert_fails(gmem_slot_create(world.vm,
-				      SLOT(.gpa = FAR, .size = world.page, .memfd = memfd,
-					   .offset = 2 * world.page),
-				      &other),
-		     EEXIST, MEMFD_OVERLAP);
+	if (!world.fallback)
+		assert_fails(gmem_slot_create(world.vm,
+					      SLOT(.gpa = FAR, .size = world.page, .memfd = memfd,
+						   .offset = 2 * world.page),
+					      &other),
+			     EEXIST, MEMFD_OVERLAP);
 	assert_fails(gmem_slot_set_flags(slot, 0), EPERM, SLOT_ADOPTED);
 	assert_ok(gmem_slot_delete(slot));
 	assert_fails(gmem_vm_translate(world.vm, 0, GPA, 0, NULL, &addr), EFAULT, GPA_UNMAPPED);
@@ -526,7 +565,9 @@ START_TEST(create_many_checks_entries_against_each_other)
 	opts[1].host = raw_map(-1, 0, world.page);
 	assert_fails(gmem_slot_create_many(world.vm, opts, 2, slots), EEXIST, GPA_OVERLAP);
 	opts[1] = *SLOT(.gpa = FAR, .size = world.page, .memfd = memfd, .offset = world.page);
-	assert_fails(gmem_slot_create_many(world.vm, opts, 2, slots), EEXIST, MEMFD_OVERLAP);
+	if (!world.fallback)
+		assert_fails(gmem_slot_create_many(world.vm, opts, 2, slots), EEXIST,
+			     MEMFD_OVERLAP);
 	gmem_memfd_close(memfd);
 	world_close(&world);
 }
@@ -657,7 +698,7 @@ static bool try_crowd(struct crowd *crowd)
 {
 	struct world world;
 
-	if (!world_open(&world, 0))
+	if (!world_open_guest_memfd(&world))
 		return false;
 	world_close(&world);
 	crowd_open(crowd);
@@ -721,7 +762,7 @@ START_TEST(wrapped_binding_is_refused_whatever_the_kernel_does)
 	struct world world;
 	int r;
 
-	if (!world_open(&world, 0))
+	if (!world_open_guest_memfd(&world))
 		return;
 	memfd = world_memfd(&world, 8);
 	region.offset = (UINT64_C(1) << 63) - world.page;
@@ -744,7 +785,7 @@ END_TEST
 
 START_TEST(slot_that_nobody_told_of_is_found_by_the_kernel)
 {
-	struct raw_region own = {.slot = 5, .flags = RAW_GUEST_MEMFD, .gpa = GPA};
+	struct raw_region own = {.slot = 5, .gpa = GPA};
 	struct gmem_memfd *memfd;
 	struct gmem_slot *slot;
 	struct world world;
@@ -753,6 +794,7 @@ START_TEST(slot_that_nobody_told_of_is_found_by_the_kernel)
 	if (!world_open(&world, 0))
 		return;
 	memfd = world_memfd(&world, 4);
+	own.flags = world.fallback ? 0 : RAW_GUEST_MEMFD;
 	own.size = world.page;
 	own.memfd = (uint32_t)gmem_memfd_get_fd(memfd);
 	ck_assert_int_eq(raw_set(world.fd, &own), 0);
@@ -767,10 +809,13 @@ START_TEST(slot_that_nobody_told_of_is_found_by_the_kernel)
 					   .offset = world.page),
 				      &slot),
 		     EEXIST, GPA_OVERLAP);
-	/* Kernels up to 7.1 say EINVAL of a part that is bound, which may as well be the id. */
-	r = gmem_slot_create(world.vm, SLOT(.gpa = FAR, .size = world.page, .memfd = memfd), &slot);
-	ck_assert_int_eq(r, -EEXIST);
-	ck_assert_ptr_nonnull(strstr(gmem_error_get_message(), "of the guest_memfd"));
+	if (!world.fallback) {
+		/* Kernels up to 7.1 say EINVAL of a part that is bound, which may be the id too. */
+		r = gmem_slot_create(world.vm, SLOT(.gpa = FAR, .size = world.page, .memfd = memfd),
+				     &slot);
+		ck_assert_int_eq(r, -EEXIST);
+		ck_assert_ptr_nonnull(strstr(gmem_error_get_message(), "of the guest_memfd"));
+	}
 	ck_assert_int_eq(raw_delete(world.fd, 5), 0);
 	ck_assert_int_eq(raw_delete(world.fd, 0), -EINVAL);
 	slot = world_slot(&world, SLOT(.gpa = GPA, .size = world.page, .memfd = memfd));
@@ -786,7 +831,7 @@ START_TEST(guest_memfd_of_another_vm_is_found_by_the_kernel)
 	struct world world, other;
 	struct gmem_slot *slot;
 
-	if (!world_open(&world, 0) || !world_open(&other, 0))
+	if (!world_open_guest_memfd(&world) || !world_open_guest_memfd(&other))
 		return;
 	memfd = world_memfd(&other, 1);
 	assert_ok(gmem_memfd_open_fd(world.vm, gmem_memfd_get_fd(memfd), &opened));
@@ -845,6 +890,7 @@ static void add_backing(TCase *tcase)
 	tcase_add_test(tcase, dirty_log_over_the_mapping_sees_guest_writes);
 	tcase_add_test(tcase, dirty_log_can_be_turned_on_and_off);
 	tcase_add_test(tcase, second_address_space_takes_a_slot_over_the_mapping);
+	tcase_add_test(tcase, slot_of_the_fallback_is_an_ordinary_one);
 }
 
 static void add_changes(TCase *tcase)

@@ -471,7 +471,7 @@ START_TEST(what_is_tried_agrees_with_the_kernel)
 	uint64_t value;
 	int memfd, r;
 
-	if (!world_open(&world, 0))
+	if (!world_open_guest_memfd(&world))
 		return;
 	memfd = raw_memfd(world.fd, world.page, RAW_SHARED);
 	ck_assert_int_ge(memfd, 0);
