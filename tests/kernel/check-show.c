@@ -66,7 +66,7 @@ static void print_rule(struct check_show *show, const struct rule *rule)
 	fputs(rule->failed ? " FAILED" : rule->passed ? " ok" : " skipped", stdout);
 	if (rule->notes.count) {
 		fputs(": ", stdout);
-		print_list(&rule->notes, ", ");
+		print_list(&rule->notes, "; ");
 	}
 	if (rule->reasons.count) {
 		if (rule->passed + rule->failed)
@@ -142,10 +142,12 @@ static void print_end(const struct check_show *show)
 {
 	fputs("\nknown faults: ", stdout);
 	if (show->faults.count)
-		print_list(&show->faults, "; ");
+		print_list(&show->faults, ", ");
 	else
 		fputs("none found", stdout);
 	putchar('\n');
+	if (show->faults.count)
+		puts("(what they mean: gmem-kernel-check(1))");
 	for (size_t i = 0; i < show->reasons.count; i++)
 		printf("not checked: %s (%d)\n", show->reasons.items[i].text,
 		       show->reasons.items[i].times);

@@ -3,22 +3,26 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/falloc.h>
+#include <linux/userfaultfd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
-/* A VM's descriptor, or a negative errno. */
-static int create_vm(void)
+/* ---- The device and its VMs ---- */
+
+int raw_vm_of_type(unsigned int type)
 {
 	int device = open(harness_kvm_device(), O_RDWR | O_CLOEXEC);
 	int fd;
 
 	if (device < 0)
 		return -errno;
-	fd = ioctl(device, KVM_CREATE_VM, 0UL);
+	fd = ioctl(device, KVM_CREATE_VM, (unsigned long)type);
 	if (fd < 0)
 		fd = -errno;
 	close(device);
@@ -27,7 +31,7 @@ static int create_vm(void)
 
 static void find_missing(char *reason, size_t size)
 {
-	int vm = create_vm();
+	int vm = raw_vm_of_type(RAW_VM_DEFAULT);
 
 	if (vm < 0)
 		snprintf(reason, size, "no VM from %s: %s", harness_kvm_device(), strerror(-vm));
@@ -48,9 +52,33 @@ const char *raw_missing(void)
 	return reason[0] ? reason : NULL;
 }
 
+uint32_t raw_vm_types(void)
+{
+	int types = raw_device_cap(RAW_CAP_VM_TYPES);
+
+	return types > 0 ? (uint32_t)types : 1U << RAW_VM_DEFAULT;
+}
+
+const char *raw_missing_type(unsigned int type)
+{
+	const char *missing = raw_missing();
+
+	if (missing || raw_vm_types() >> type & 1)
+		return missing;
+	return type == RAW_VM_SW_PROTECTED ? "this kernel does not offer software-protected VMs"
+					   : "this kernel does not offer VMs of this type";
+}
+
+const char *raw_missing_pre_fault(void)
+{
+	return raw_device_cap(RAW_CAP_PRE_FAULT_MEMORY) > 0
+		       ? NULL
+		       : "this kernel has no KVM_PRE_FAULT_MEMORY";
+}
+
 int raw_vm(void)
 {
-	int fd = create_vm();
+	int fd = raw_vm_of_type(RAW_VM_DEFAULT);
 
 	if (fd < 0)
 		ck_abort_msg("KVM_CREATE_VM: %s", strerror(-fd));
@@ -64,6 +92,17 @@ int raw_cap(int fd, int cap)
 	return r < 0 ? -errno : r;
 }
 
+int raw_device_cap(int cap)
+{
+	int device = open(harness_kvm_device(), O_RDWR | O_CLOEXEC);
+	int r;
+
+	ck_assert_int_ge(device, 0);
+	r = raw_cap(device, cap);
+	close(device);
+	return r;
+}
+
 bool raw_has_shared(int vm)
 {
 	int flags = raw_cap(vm, RAW_CAP_GUEST_MEMFD_FLAGS);
@@ -71,6 +110,8 @@ bool raw_has_shared(int vm)
 	return raw_cap(vm, RAW_CAP_GUEST_MEMFD) > 0 && flags > 0 &&
 	       ((uint64_t)flags & RAW_SHARED) == RAW_SHARED;
 }
+
+/* ---- Calls ---- */
 
 int raw_memfd(int vm, uint64_t size, uint64_t flags)
 {
@@ -80,9 +121,20 @@ int raw_memfd(int vm, uint64_t size, uint64_t flags)
 	return fd < 0 ? -errno : fd;
 }
 
+int raw_allocate(int memfd, uint64_t offset, uint64_t size)
+{
+	return raw_result(fallocate(memfd, FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)size));
+}
+
+int raw_punch(int memfd, uint64_t offset, uint64_t size)
+{
+	return raw_result(fallocate(memfd, FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE,
+				    (off_t)offset, (off_t)size));
+}
+
 int raw_set(int vm, const struct raw_region *region)
 {
-	return ioctl(vm, RAW_SET_USER_MEMORY_REGION, region) < 0 ? -errno : 0;
+	return raw_result(ioctl(vm, RAW_SET_USER_MEMORY_REGION, region));
 }
 
 int raw_delete(int vm, uint32_t slot)
@@ -95,6 +147,44 @@ int raw_try(int vm, const struct raw_region *region)
 	int r = raw_set(vm, region);
 
 	return r < 0 ? r : raw_delete(vm, region->slot);
+}
+
+int raw_set_attributes(int vm, uint64_t gpa, uint64_t size, uint64_t attributes)
+{
+	struct raw_attributes set = {.gpa = gpa, .size = size, .attributes = attributes};
+
+	return raw_result(ioctl(vm, RAW_SET_ATTRIBUTES, &set));
+}
+
+int raw_pre_fault(int vcpu, struct raw_pre_fault *range)
+{
+	return raw_result(ioctl(vcpu, RAW_PRE_FAULT, range));
+}
+
+int raw_userfaultfd(int flags, uint64_t features)
+{
+	struct uffdio_api api = {.api = UFFD_API, .features = features};
+	int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | flags);
+	int r;
+
+	if (fd < 0)
+		return -errno;
+	r = raw_result(ioctl(fd, UFFDIO_API, &api));
+	if (r < 0)
+		close(fd);
+	return r < 0 ? r : fd;
+}
+
+int raw_userfaultfd_register(int userfaultfd, void *addr, size_t size, uint64_t mode,
+			     uint64_t *calls)
+{
+	struct uffdio_register reg = {.range = {.start = (uintptr_t)addr, .len = size},
+				      .mode = mode};
+	int r = raw_result(ioctl(userfaultfd, UFFDIO_REGISTER, &reg));
+
+	if (calls)
+		*calls = reg.ioctls;
+	return r;
 }
 
 size_t raw_page(void)
@@ -127,6 +217,162 @@ unsigned int raw_gpa_bits(int vm, uint32_t id)
 	munmap(memory, page);
 	return bits;
 }
+
+/* ---- What tests begin with ---- */
+
+bool raw_open_shared(struct raw_shared *shared, size_t pages)
+{
+	const char *missing = raw_missing();
+
+	if (!missing) {
+		shared->vm = raw_vm();
+		if (!raw_has_shared(shared->vm)) {
+			close(shared->vm);
+			missing = RAW_NO_SHARED;
+		}
+	}
+	if (missing) {
+		harness_skip("%s", missing);
+		return false;
+	}
+	shared->page = raw_page();
+	shared->size = pages * shared->page;
+	shared->fd = raw_memfd(shared->vm, shared->size, RAW_SHARED);
+	ck_assert_int_ge(shared->fd, 0);
+	shared->map = raw_map(shared->fd, 0, shared->size);
+	shared->region = (struct raw_region){.flags = RAW_GUEST_MEMFD,
+					     .gpa = RAW_GPA,
+					     .size = shared->size,
+					     .addr = (uintptr_t)shared->map,
+					     .memfd = (uint32_t)shared->fd};
+	return true;
+}
+
+void raw_close_shared(const struct raw_shared *shared)
+{
+	munmap(shared->map, shared->size);
+	close(shared->fd);
+	close(shared->vm);
+}
+
+void raw_bind_shared(const struct raw_shared *shared)
+{
+	ck_assert_int_eq(raw_set(shared->vm, &shared->region), 0);
+}
+
+void *raw_add_memory(int vm, uint32_t slot, uint64_t gpa, size_t size)
+{
+	void *memory = raw_map(-1, 0, size);
+	struct raw_region region = {
+		.slot = slot, .gpa = gpa, .size = size, .addr = (uintptr_t)memory};
+
+	ck_assert_int_eq(raw_set(vm, &region), 0);
+	return memory;
+}
+
+void raw_bind(int vm, int memfd, size_t size, const void *addr)
+{
+	struct raw_region region = {.flags = RAW_GUEST_MEMFD,
+				    .gpa = RAW_GPA,
+				    .size = size,
+				    .addr = (uintptr_t)addr,
+				    .memfd = (uint32_t)memfd};
+
+	ck_assert_int_eq(raw_set(vm, &region), 0);
+}
+
+int raw_add_memfd(int vm, size_t size, uint64_t flags, const void *addr)
+{
+	int fd = raw_memfd(vm, size, flags);
+
+	ck_assert_int_ge(fd, 0);
+	raw_bind(vm, fd, size, addr);
+	return fd;
+}
+
+void raw_set_private(int vm, uint64_t gpa, bool is_private)
+{
+	ck_assert_int_eq(
+		raw_set_attributes(vm, gpa, raw_page(), is_private ? RAW_ATTRIBUTE_PRIVATE : 0), 0);
+}
+
+unsigned char *raw_open_guest(int vm, struct guest *guest)
+{
+	unsigned char *code = raw_add_memory(vm, RAW_CODE_SLOT, RAW_CODE, raw_page());
+
+	memcpy(code, guest_code, guest_code_size);
+	guest_open(guest, vm, RAW_CODE);
+	return code;
+}
+
+void raw_assert_memory_fault(const struct guest *guest, uint64_t gpa, uint64_t flags)
+{
+	struct raw_memory_fault fault;
+
+	ck_assert_uint_eq(guest->run->exit_reason, RAW_EXIT_MEMORY_FAULT);
+	memcpy(&fault, &guest->run->hw, sizeof(fault));
+	/* Pages of 4 KiB, also where the host's are larger. */
+	ck_assert_uint_eq(fault.gpa, gpa / 4096 * 4096);
+	ck_assert_uint_eq(fault.size, raw_page());
+	ck_assert_uint_eq(fault.flags, flags);
+}
+
+/* ---- Regions that the kernel refuses ---- */
+
+const char *const raw_spoilt_names[RAW_SPOILT_COUNT] = {
+	"size of part of a page",	   "guest address in a page",	 "host address in a page",
+	"host address with a tag",	   "host address of the kernel", "unknown flag",
+	"address space that is not there", "id beyond the capability",	 "2^31 pages",
+};
+
+struct raw_region raw_spoil(int vm, const struct raw_region *region, enum raw_spoilt how)
+{
+	struct raw_region spoilt = *region;
+
+	switch (how) {
+	case RAW_SPOILT_SIZE:
+		spoilt.size += 1;
+		break;
+	case RAW_SPOILT_GPA:
+		spoilt.gpa += 1;
+		break;
+	case RAW_SPOILT_ADDR:
+		spoilt.addr += 1;
+		break;
+	case RAW_SPOILT_TAG:
+		spoilt.addr |= UINT64_C(1) << 60;
+		break;
+	case RAW_SPOILT_KERNEL_ADDR:
+		spoilt.addr = UINT64_C(1) << 63;
+		break;
+	case RAW_SPOILT_FLAG:
+		spoilt.flags |= 1U << 20;
+		break;
+	case RAW_SPOILT_SPACE:
+		spoilt.slot |= UINT32_C(64) << 16;
+		break;
+	case RAW_SPOILT_ID:
+		spoilt.slot = (uint32_t)raw_cap(vm, KVM_CAP_NR_MEMSLOTS);
+		break;
+	default:
+		/* Refused before anything is allocated; nearly as many would take gigabytes. */
+		spoilt.addr = 0;
+		spoilt.gpa = 0;
+		spoilt.size = (UINT64_C(1) << 31) * raw_page();
+	}
+	return spoilt;
+}
+
+void raw_expect_spoilt_refused(int vm, const struct raw_region *region)
+{
+	for (int how = 0; how < RAW_SPOILT_COUNT; how++) {
+		struct raw_region spoilt = raw_spoil(vm, region, (enum raw_spoilt)how);
+
+		raw_expect(raw_spoilt_names[how], raw_set(vm, &spoilt), -EINVAL);
+	}
+}
+
+/* ---- Answers ---- */
 
 const char *raw_word(int r)
 {

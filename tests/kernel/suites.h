@@ -43,7 +43,10 @@ TCase *kernel_case(Suite *suite, const char *name);
 			tcase_add_loop_test(kernel_tcase, test, start, end);                       \
 	} while (0)
 
-/* A note that the kernel has a known fault, which the summary then names. */
+/*
+ * A note that the kernel has a known fault, which the summary then names. For a test fault_...,
+ * beside its note of what it saw. The names stay as they are and are all in the manual page.
+ */
 void kernel_known_fault(const char *name);
 
 /* The case begun last, or NULL if this test of it shall not run. */

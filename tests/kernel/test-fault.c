@@ -9,154 +9,47 @@
 #include "suites.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
-#define GPA		  UINT64_C(0x100000)
-#define CODE		  UINT64_C(0x10000)
-#define NOWHERE		  UINT64_C(0x10000000) /* no slot is there */
-#define PAGES		  4
-#define MANY_PAGES	  4096
-#define PAGE		  UINT64_C(4096) /* where pages can be loaded beforehand */
-#define TYPE_DEFAULT	  0
-#define TYPE_SW_PROTECTED 1
-#define SET_ATTRIBUTES	  _IOW(KVMIO, 0xd2, struct attributes)
-#define PRE_FAULT	  _IOWR(KVMIO, 0xd5, struct pre_fault)
+#define PAGES	   4
+#define MANY_PAGES 4096
+#define PAGE	   UINT64_C(4096) /* where pages can be loaded beforehand */
 
-/* struct kvm_memory_attributes */
-struct attributes {
-	uint64_t address;
-	uint64_t size;
-	uint64_t attributes;
-	uint64_t flags;
-};
-
-/* struct kvm_pre_fault_memory */
-struct pre_fault {
-	uint64_t gpa;
-	uint64_t size;
-	uint64_t flags;
-	uint64_t padding[5];
-};
-
-/* What struct kvm_run holds of a KVM_EXIT_MEMORY_FAULT. */
-struct memory_fault {
-	uint64_t flags;
-	uint64_t gpa;
-	uint64_t size;
-};
-
-/* A VM of a type, with a vCPU whose code is at CODE. */
+/* A VM of a type, with a vCPU that runs the code of the tests' guest. */
 struct machine {
 	int vm;
 	size_t page;
-	void *code;
 	struct guest guest;
 };
 
-static int open_device(void)
+static void open_machine(struct machine *machine, unsigned int type)
 {
-	int fd = open(harness_kvm_device(), O_RDWR | O_CLOEXEC);
-
-	ck_assert_int_ge(fd, 0);
-	return fd;
-}
-
-static int device_cap(int cap)
-{
-	int device = open_device();
-	int r = raw_cap(device, cap);
-
-	close(device);
-	return r;
-}
-
-static bool has_type(int type)
-{
-	return type == TYPE_DEFAULT || device_cap(RAW_CAP_VM_TYPES) >> type & 1;
-}
-
-static void open_machine(struct machine *machine, int type)
-{
-	int device = open_device();
-
 	machine->page = raw_page();
-	machine->vm = ioctl(device, KVM_CREATE_VM, (unsigned long)type);
+	machine->vm = raw_vm_of_type(type);
 	ck_assert_int_ge(machine->vm, 0);
-	close(device);
-	machine->code = raw_map(-1, 0, machine->page);
-	memcpy(machine->code, guest_code, guest_code_size);
-	ck_assert_int_eq(
-		raw_set(machine->vm, &(struct raw_region){.slot = 10,
-							  .gpa = CODE,
-							  .size = machine->page,
-							  .addr = (uintptr_t)machine->code}),
-		0);
-	guest_open(&machine->guest, machine->vm, CODE);
+	raw_open_guest(machine->vm, &machine->guest);
 }
 
 static void close_machine(struct machine *machine)
 {
 	guest_close(&machine->guest);
-	munmap(machine->code, machine->page);
 	close(machine->vm);
 }
 
-/* Memory that is nobody's but the guest's, at GPA. */
+/* Memory of the host, for PAGES pages. */
 static unsigned char *add_plain_memory(const struct machine *machine)
 {
-	unsigned char *memory = raw_map(-1, 0, PAGES * machine->page);
-	struct raw_region region = {
-		.gpa = GPA, .size = PAGES * machine->page, .addr = (uintptr_t)memory};
-
-	ck_assert_int_eq(raw_set(machine->vm, &region), 0);
-	return memory;
-}
-
-/* Binds some pages of a new guest_memfd at GPA over given memory, and returns its descriptor. */
-static int add_guest_memfd(const struct machine *machine, size_t pages, uint64_t flags, void *addr)
-{
-	int fd = raw_memfd(machine->vm, pages * machine->page, flags);
-	struct raw_region region = {.flags = RAW_GUEST_MEMFD,
-				    .gpa = GPA,
-				    .size = pages * machine->page,
-				    .addr = (uintptr_t)addr,
-				    .memfd = (uint32_t)fd};
-
-	ck_assert_int_ge(fd, 0);
-	ck_assert_int_eq(raw_set(machine->vm, &region), 0);
-	return fd;
-}
-
-static void set_private(const struct machine *machine, uint64_t gpa, bool is_private)
-{
-	struct attributes set = {.address = gpa,
-				 .size = machine->page,
-				 .attributes = is_private ? RAW_ATTRIBUTE_PRIVATE : 0};
-
-	ck_assert_int_eq(raw_result(ioctl(machine->vm, SET_ATTRIBUTES, &set)), 0);
-}
-
-/* The last exit must be of the page with this address, told in units of 4 KiB. */
-static void check_fault(const struct machine *machine, uint64_t gpa, uint64_t flags)
-{
-	struct memory_fault fault;
-
-	ck_assert_uint_eq(machine->guest.run->exit_reason, RAW_EXIT_MEMORY_FAULT);
-	memcpy(&fault, &machine->guest.run->hw, sizeof(fault));
-	ck_assert_uint_eq(fault.gpa, gpa / PAGE * PAGE);
-	ck_assert_uint_eq(fault.size, machine->page);
-	ck_assert_uint_eq(fault.flags, flags);
+	return raw_add_memory(machine->vm, 0, RAW_GPA, PAGES * machine->page);
 }
 
 /* What an earlier exit might have left, so that what is found afterwards is new. */
 static void forget_exit(const struct machine *machine)
 {
 	machine->guest.run->exit_reason = KVM_EXIT_HLT;
-	memset(&machine->guest.run->hw, 0xa5, sizeof(struct memory_fault));
+	memset(&machine->guest.run->hw, 0xa5, sizeof(struct raw_memory_fault));
 }
 
 /* A load and a store, anywhere in the page, must end in a private KVM_EXIT_MEMORY_FAULT. */
@@ -168,28 +61,21 @@ static void check_private_fault(struct machine *machine, uint64_t gpa)
 	for (size_t i = 0; i < sizeof(offsets) / sizeof(offsets[0]); i++) {
 		forget_exit(machine);
 		ck_assert_int_eq(guest_load(&machine->guest, gpa + offsets[i], &value), -EFAULT);
-		check_fault(machine, gpa + offsets[i], RAW_ATTRIBUTE_PRIVATE);
+		raw_assert_memory_fault(&machine->guest, gpa + offsets[i], RAW_ATTRIBUTE_PRIVATE);
 		forget_exit(machine);
 		ck_assert_int_eq(guest_store(&machine->guest, gpa + offsets[i], 1), -EFAULT);
-		check_fault(machine, gpa + offsets[i], RAW_ATTRIBUTE_PRIVATE);
+		raw_assert_memory_fault(&machine->guest, gpa + offsets[i], RAW_ATTRIBUTE_PRIVATE);
 	}
 }
 
-#define NEED_TYPE(type)                                                                            \
-	do {                                                                                       \
-		NEED_KVM();                                                                        \
-		if (!has_type(type))                                                               \
-			SKIP("this kernel does not offer VMs of type %d", (type));                 \
-	} while (0)
-
 /* ---- KVM_EXIT_MEMORY_FAULT ---- */
 
-START_TEST(capability_lists_the_exit)
+START_TEST(memory_fault_exit_has_a_capability)
 {
 	int cap;
 
 	NEED_KVM();
-	cap = device_cap(RAW_CAP_MEMORY_FAULT_INFO);
+	cap = raw_device_cap(RAW_CAP_MEMORY_FAULT_INFO);
 #ifdef __x86_64__
 	ck_assert_int_eq(cap, 1);
 #else
@@ -199,79 +85,79 @@ START_TEST(capability_lists_the_exit)
 }
 END_TEST
 
-START_TEST(private_access_to_a_slot_without_guest_memfd)
+START_TEST(private_access_to_a_slot_without_guest_memfd_exits)
 {
 	struct machine machine;
 	unsigned char *memory;
 	uint32_t value;
 
 	NEED_GUEST();
-	NEED_TYPE(TYPE_SW_PROTECTED);
-	open_machine(&machine, TYPE_SW_PROTECTED);
+	NEED_TYPE(RAW_VM_SW_PROTECTED);
+	open_machine(&machine, RAW_VM_SW_PROTECTED);
 	memory = add_plain_memory(&machine);
 	memory[machine.page] = 3;
-	set_private(&machine, GPA + machine.page, true);
-	check_private_fault(&machine, GPA + machine.page);
-	ck_assert_int_eq(guest_load(&machine.guest, GPA, &value), KVM_EXIT_HLT);
+	raw_set_private(machine.vm, RAW_GPA + machine.page, true);
+	check_private_fault(&machine, RAW_GPA + machine.page);
+	ck_assert_int_eq(guest_load(&machine.guest, RAW_GPA, &value), KVM_EXIT_HLT);
 	/* The answer to such an exit: convert, and go on. */
-	set_private(&machine, GPA + machine.page, false);
-	ck_assert_int_eq(guest_load(&machine.guest, GPA + machine.page, &value), KVM_EXIT_HLT);
+	raw_set_private(machine.vm, RAW_GPA + machine.page, false);
+	ck_assert_int_eq(guest_load(&machine.guest, RAW_GPA + machine.page, &value), KVM_EXIT_HLT);
 	ck_assert_uint_eq(value, 3);
 	close_machine(&machine);
 }
 END_TEST
 
-START_TEST(private_access_where_there_is_no_slot)
+START_TEST(private_access_where_there_is_no_slot_exits)
 {
 	struct machine machine;
 	uint32_t value;
 
 	NEED_GUEST();
-	NEED_TYPE(TYPE_SW_PROTECTED);
-	open_machine(&machine, TYPE_SW_PROTECTED);
-	set_private(&machine, NOWHERE, true);
-	check_private_fault(&machine, NOWHERE);
-	set_private(&machine, NOWHERE, false);
-	ck_assert_int_eq(guest_load(&machine.guest, NOWHERE, &value), KVM_EXIT_MMIO);
+	NEED_TYPE(RAW_VM_SW_PROTECTED);
+	open_machine(&machine, RAW_VM_SW_PROTECTED);
+	raw_set_private(machine.vm, RAW_NOWHERE, true);
+	check_private_fault(&machine, RAW_NOWHERE);
+	raw_set_private(machine.vm, RAW_NOWHERE, false);
+	ck_assert_int_eq(guest_load(&machine.guest, RAW_NOWHERE, &value), KVM_EXIT_MMIO);
 	close_machine(&machine);
 }
 END_TEST
 
-START_TEST(private_code_without_guest_memfd)
+START_TEST(private_code_in_a_slot_without_guest_memfd_exits)
 {
 	struct machine machine;
 
 	NEED_GUEST();
-	NEED_TYPE(TYPE_SW_PROTECTED);
-	open_machine(&machine, TYPE_SW_PROTECTED);
+	NEED_TYPE(RAW_VM_SW_PROTECTED);
+	open_machine(&machine, RAW_VM_SW_PROTECTED);
 	add_plain_memory(&machine);
-	set_private(&machine, CODE, true);
+	raw_set_private(machine.vm, RAW_CODE, true);
 	forget_exit(&machine);
-	ck_assert_int_eq(guest_store(&machine.guest, GPA, 1), -EFAULT);
-	check_fault(&machine, CODE, RAW_ATTRIBUTE_PRIVATE);
-	set_private(&machine, CODE, false);
-	ck_assert_int_eq(guest_store(&machine.guest, GPA, 1), KVM_EXIT_HLT);
+	ck_assert_int_eq(guest_store(&machine.guest, RAW_GPA, 1), -EFAULT);
+	raw_assert_memory_fault(&machine.guest, RAW_CODE, RAW_ATTRIBUTE_PRIVATE);
+	raw_set_private(machine.vm, RAW_CODE, false);
+	ck_assert_int_eq(guest_store(&machine.guest, RAW_GPA, 1), KVM_EXIT_HLT);
 	close_machine(&machine);
 }
 END_TEST
 
-START_TEST(private_access_once_the_file_is_gone)
+START_TEST(private_access_once_the_file_is_gone_exits)
 {
 	struct machine machine;
 	unsigned char *memory;
 	int fd;
 
 	NEED_GUEST();
-	NEED_TYPE(TYPE_SW_PROTECTED);
-	open_machine(&machine, TYPE_SW_PROTECTED);
+	NEED_TYPE(RAW_VM_SW_PROTECTED);
+	open_machine(&machine, RAW_VM_SW_PROTECTED);
 	memory = raw_map(-1, 0, PAGES * machine.page);
-	fd = add_guest_memfd(&machine, PAGES, 0, memory);
-	set_private(&machine, GPA, true);
-	ck_assert_int_eq(guest_store(&machine.guest, GPA, 1), KVM_EXIT_HLT);
+	fd = raw_add_memfd(machine.vm, PAGES * machine.page, 0, memory);
+	raw_set_private(machine.vm, RAW_GPA, true);
+	ck_assert_int_eq(guest_store(&machine.guest, RAW_GPA, 1), KVM_EXIT_HLT);
 	close(fd);
-	check_private_fault(&machine, GPA);
+	check_private_fault(&machine, RAW_GPA);
 	/* The shared half needs no file. */
-	ck_assert_int_eq(guest_store(&machine.guest, GPA + machine.page, 2), KVM_EXIT_HLT);
+	ck_assert_int_eq(guest_store(&machine.guest, RAW_GPA + machine.page, 2), KVM_EXIT_HLT);
 	ck_assert_uint_eq(memory[machine.page], 2);
 	close_machine(&machine);
 }
@@ -281,28 +167,28 @@ END_TEST
  * No private access, and yet the exit: of a slot that is guest_memfd only. With larger pages the
  * address need not be that of a whole one.
  */
-START_TEST(shared_access_once_the_file_is_gone_has_no_flag)
+START_TEST(shared_access_once_the_file_is_gone_exits_without_a_flag)
 {
 	struct machine machine;
-	uint64_t offsets[3], flags = _i == TYPE_DEFAULT ? RAW_SHARED : RAW_MMAP;
+	uint64_t offsets[3], flags = _i == RAW_VM_DEFAULT ? RAW_SHARED : RAW_MMAP;
 	int r = 0;
 
 	NEED_GUEST();
-	NEED_TYPE(_i);
-	open_machine(&machine, _i);
+	NEED_TYPE((unsigned int)_i);
+	open_machine(&machine, (unsigned int)_i);
 	if (raw_cap(machine.vm, RAW_CAP_GUEST_MEMFD_FLAGS) <= 0)
 		SKIP("this kernel has no guest_memfd with MMAP");
-	close(add_guest_memfd(&machine, PAGES, flags, NULL));
+	close(raw_add_memfd(machine.vm, PAGES * machine.page, flags, NULL));
 	offsets[0] = 0;
 	offsets[1] = machine.page + 8;
 	offsets[2] = 2 * machine.page - 4;
 	for (int i = 0; i < 3; i++) {
 		forget_exit(&machine);
-		r = guest_store(&machine.guest, GPA + offsets[i], 1);
+		r = guest_store(&machine.guest, RAW_GPA + offsets[i], 1);
 		/* An emulated access finds no memory at the address, and takes it for a device's.
 		 */
 		if (r == -EFAULT)
-			check_fault(&machine, GPA + offsets[i], 0);
+			raw_assert_memory_fault(&machine.guest, RAW_GPA + offsets[i], 0);
 		else
 			ck_assert_int_eq(r, KVM_EXIT_MMIO);
 	}
@@ -320,12 +206,12 @@ START_TEST(plain_memory_that_is_gone_is_efault_alone)
 	int r;
 
 	NEED_GUEST();
-	NEED_TYPE(_i);
-	open_machine(&machine, _i);
+	NEED_TYPE((unsigned int)_i);
+	open_machine(&machine, (unsigned int)_i);
 	memory = add_plain_memory(&machine);
 	munmap(memory, PAGES * machine.page);
 	machine.guest.run->exit_reason = RAW_EXIT_MEMORY_FAULT;
-	r = guest_load(&machine.guest, GPA, &value);
+	r = guest_load(&machine.guest, RAW_GPA, &value);
 	harness_note("%s", r == -EFAULT ? "EFAULT" : "KVM_EXIT_MMIO");
 	if (r == -EFAULT)
 		ck_assert_uint_eq(machine.guest.run->exit_reason, KVM_EXIT_UNKNOWN);
@@ -351,7 +237,7 @@ START_TEST(early_failures_keep_an_old_exit_reason)
 
 	NEED_GUEST();
 	NEED_KVM();
-	open_machine(&machine, TYPE_DEFAULT);
+	open_machine(&machine, RAW_VM_DEFAULT);
 	run = machine.guest.run;
 	run->exit_reason = RAW_EXIT_MEMORY_FAULT;
 	run->immediate_exit = 1;
@@ -368,20 +254,13 @@ END_TEST
 
 /* ---- KVM_PRE_FAULT_MEMORY ---- */
 
-static int pre_fault(const struct machine *machine, struct pre_fault *range)
-{
-	return raw_result(ioctl(machine->guest.fd, PRE_FAULT, range));
-}
-
 /* Opens a machine whose kernel can load memory beforehand, or skips. */
-static bool open_pre_fault(struct machine *machine, int type)
+static bool open_pre_fault(struct machine *machine, unsigned int type)
 {
-	const char *missing = raw_missing();
+	const char *missing = raw_missing_type(type);
 
-	if (!missing && !has_type(type))
-		missing = "this kernel does not offer VMs of that type";
-	if (!missing && device_cap(RAW_CAP_PRE_FAULT_MEMORY) <= 0)
-		missing = "this kernel has no KVM_PRE_FAULT_MEMORY";
+	if (!missing)
+		missing = raw_missing_pre_fault();
 	if (missing) {
 		harness_skip("%s", missing);
 		return false;
@@ -390,49 +269,40 @@ static bool open_pre_fault(struct machine *machine, int type)
 	return true;
 }
 
-/* The same with PAGES pages of a guest_memfd at GPA. */
+/* The same with PAGES pages of a guest_memfd at RAW_GPA. */
 static bool open_pre_fault_memfd(struct machine *machine, unsigned char **map)
 {
 	int fd;
 
-	if (!open_pre_fault(machine, TYPE_DEFAULT))
+	if (!open_pre_fault(machine, RAW_VM_DEFAULT))
 		return false;
 	if (!raw_has_shared(machine->vm)) {
 		close_machine(machine);
-		harness_skip("this kernel has no guest_memfd that the host can map");
+		harness_skip(RAW_NO_SHARED);
 		return false;
 	}
 	fd = raw_memfd(machine->vm, PAGES * machine->page, RAW_SHARED);
 	ck_assert_int_ge(fd, 0);
 	*map = raw_map(fd, 0, PAGES * machine->page);
-	ck_assert_int_eq(raw_set(machine->vm, &(struct raw_region){.flags = RAW_GUEST_MEMFD,
-								   .gpa = GPA,
-								   .size = PAGES * machine->page,
-								   .addr = (uintptr_t)*map,
-								   .memfd = (uint32_t)fd}),
-			 0);
+	raw_bind(machine->vm, fd, PAGES * machine->page, *map);
 	close(fd);
 	return true;
 }
 
 START_TEST(pre_fault_is_refused_where_the_capability_is_0)
 {
-	struct pre_fault range = {.gpa = GPA, .size = raw_page()};
+	struct raw_pre_fault range = {.gpa = RAW_GPA, .size = raw_page()};
 	int vm, vcpu, cap, r;
 
 	NEED_KVM();
 	vm = raw_vm();
 	/* Without any slot shadow paging has no memory of its own, and ENOSPC would come first. */
-	ck_assert_int_eq(
-		raw_set(vm, &(struct raw_region){.gpa = NOWHERE,
-						 .size = raw_page(),
-						 .addr = (uintptr_t)raw_map(-1, 0, raw_page())}),
-		0);
+	raw_add_memory(vm, 0, RAW_NOWHERE, raw_page());
 	vcpu = ioctl(vm, KVM_CREATE_VCPU, 0UL);
 	ck_assert_int_ge(vcpu, 0);
-	cap = device_cap(RAW_CAP_PRE_FAULT_MEMORY);
+	cap = raw_device_cap(RAW_CAP_PRE_FAULT_MEMORY);
 	ck_assert(cap == 0 || cap == 1);
-	r = raw_result(ioctl(vcpu, PRE_FAULT, &range));
+	r = raw_pre_fault(vcpu, &range);
 	/* Where it works: there is no slot. */
 	if (cap)
 		ck_assert_int_eq(r, -ENOENT);
@@ -446,7 +316,7 @@ END_TEST
 
 static const struct {
 	const char *name;
-	int64_t gpa, size; /* from GPA on, and in bytes */
+	int64_t gpa, size; /* from RAW_GPA on, and in bytes */
 	uint64_t flags, padding;
 	int result;
 } ranges[] = {
@@ -458,34 +328,34 @@ static const struct {
 	{"pages and a half", 0, 4096 + 2048, 0, 0, -EINVAL},
 	{"less than a page", 0, 1, 0, 0, -EINVAL},
 	{"nothing", 0, 0, 0, 0, -EINVAL},
-	{"to 2 to the 64", 0, -(int64_t)GPA, 0, 0, -EINVAL},
+	{"to 2 to the 64", 0, -(int64_t)RAW_GPA, 0, 0, -EINVAL},
 	{"past 2 to the 64", 0, -4096, 0, 0, -EINVAL},
 };
 
 /* A range that is refused stays in the argument as it is. */
 START_TEST(pre_fault_needs_whole_pages)
 {
-	struct pre_fault range, before;
+	struct raw_pre_fault range, before;
 	struct machine machine;
 	int r;
 
-	if (!open_pre_fault(&machine, TYPE_DEFAULT))
+	if (!open_pre_fault(&machine, RAW_VM_DEFAULT))
 		return;
 	add_plain_memory(&machine);
 	for (size_t i = 0; i < sizeof(ranges) / sizeof(ranges[0]); i++) {
-		range = (struct pre_fault){.gpa = GPA + (uint64_t)ranges[i].gpa,
-					   .size = (uint64_t)ranges[i].size,
-					   .flags = ranges[i].flags,
-					   .padding = {ranges[i].padding, ranges[i].padding}};
+		range = (struct raw_pre_fault){.gpa = RAW_GPA + (uint64_t)ranges[i].gpa,
+					       .size = (uint64_t)ranges[i].size,
+					       .flags = ranges[i].flags,
+					       .padding = {ranges[i].padding, ranges[i].padding}};
 		before = range;
-		r = pre_fault(&machine, &range);
+		r = raw_pre_fault(machine.guest.fd, &range);
 		raw_expect(ranges[i].name, r, ranges[i].result);
 		if (r < 0)
 			ck_assert_int_eq(memcmp(&range, &before, sizeof(range)), 0);
 		else
 			ck_assert_uint_eq(range.size, 0);
 	}
-	raw_expect("no argument", raw_result(ioctl(machine.guest.fd, PRE_FAULT, NULL)), -EFAULT);
+	raw_expect("no argument", raw_pre_fault(machine.guest.fd, NULL), -EFAULT);
 	raw_expect_end();
 	close_machine(&machine);
 }
@@ -493,21 +363,21 @@ END_TEST
 
 START_TEST(pre_fault_loads_pages_of_a_guest_memfd)
 {
-	struct pre_fault range = {.gpa = GPA + PAGE, .size = 2 * PAGE};
+	struct raw_pre_fault range = {.gpa = RAW_GPA + PAGE, .size = 2 * PAGE};
 	struct machine machine;
 	unsigned char *map;
 
 	if (!open_pre_fault_memfd(&machine, &map))
 		return;
-	ck_assert_int_eq(pre_fault(&machine, &range), 0);
-	ck_assert_uint_eq(range.gpa, GPA + 3 * PAGE);
+	ck_assert_int_eq(raw_pre_fault(machine.guest.fd, &range), 0);
+	ck_assert_uint_eq(range.gpa, RAW_GPA + 3 * PAGE);
 	ck_assert_uint_eq(range.size, 0);
 	ck_assert_uint_eq(host_count_resident(map, PAGE), 0);
 	ck_assert_uint_eq(host_count_resident(map + PAGE, 2 * PAGE), 2);
 	ck_assert_uint_eq(host_count_resident(map + 3 * PAGE, PAGE), 0);
 	/* What is there already is no error. */
-	range = (struct pre_fault){.gpa = GPA, .size = PAGES * PAGE};
-	ck_assert_int_eq(pre_fault(&machine, &range), 0);
+	range = (struct raw_pre_fault){.gpa = RAW_GPA, .size = PAGES * PAGE};
+	ck_assert_int_eq(raw_pre_fault(machine.guest.fd, &range), 0);
 	ck_assert_uint_eq(range.size, 0);
 	ck_assert_uint_eq(host_count_resident(map, PAGES * PAGE), PAGES);
 	close_machine(&machine);
@@ -516,7 +386,7 @@ END_TEST
 
 START_TEST(pre_fault_keeps_what_pages_hold)
 {
-	struct pre_fault range = {.gpa = GPA, .size = PAGES * PAGE};
+	struct raw_pre_fault range = {.gpa = RAW_GPA, .size = PAGES * PAGE};
 	struct machine machine;
 	unsigned char *map;
 	uint32_t value;
@@ -524,9 +394,9 @@ START_TEST(pre_fault_keeps_what_pages_hold)
 	if (!open_pre_fault_memfd(&machine, &map))
 		return;
 	map[PAGE] = 7;
-	ck_assert_int_eq(pre_fault(&machine, &range), 0);
+	ck_assert_int_eq(raw_pre_fault(machine.guest.fd, &range), 0);
 	ck_assert_uint_eq(map[PAGE], 7);
-	ck_assert_int_eq(guest_load(&machine.guest, GPA + PAGE, &value), KVM_EXIT_HLT);
+	ck_assert_int_eq(guest_load(&machine.guest, RAW_GPA + PAGE, &value), KVM_EXIT_HLT);
 	ck_assert_uint_eq(value, 7);
 	close_machine(&machine);
 }
@@ -534,13 +404,13 @@ END_TEST
 
 START_TEST(pre_fault_of_no_slot_is_enoent)
 {
-	struct pre_fault range = {.gpa = NOWHERE, .size = 2 * PAGE};
+	struct raw_pre_fault range = {.gpa = RAW_NOWHERE, .size = 2 * PAGE};
 	struct machine machine;
 
-	if (!open_pre_fault(&machine, TYPE_DEFAULT))
+	if (!open_pre_fault(&machine, RAW_VM_DEFAULT))
 		return;
-	ck_assert_int_eq(pre_fault(&machine, &range), -ENOENT);
-	ck_assert_uint_eq(range.gpa, NOWHERE);
+	ck_assert_int_eq(raw_pre_fault(machine.guest.fd, &range), -ENOENT);
+	ck_assert_uint_eq(range.gpa, RAW_NOWHERE);
 	ck_assert_uint_eq(range.size, 2 * PAGE);
 	close_machine(&machine);
 }
@@ -549,17 +419,17 @@ END_TEST
 /* One page loaded is success, and what is left is in the argument. */
 START_TEST(pre_fault_over_the_end_of_a_slot_succeeds_in_part)
 {
-	struct pre_fault range = {.gpa = GPA + PAGE, .size = (PAGES + 1) * PAGE};
+	struct raw_pre_fault range = {.gpa = RAW_GPA + PAGE, .size = (PAGES + 1) * PAGE};
 	struct machine machine;
 	unsigned char *map;
 
 	if (!open_pre_fault_memfd(&machine, &map))
 		return;
-	ck_assert_int_eq(pre_fault(&machine, &range), 0);
-	ck_assert_uint_eq(range.gpa, GPA + PAGES * PAGE);
+	ck_assert_int_eq(raw_pre_fault(machine.guest.fd, &range), 0);
+	ck_assert_uint_eq(range.gpa, RAW_GPA + PAGES * PAGE);
 	ck_assert_uint_eq(range.size, 2 * PAGE);
 	ck_assert_uint_eq(host_count_resident(map, PAGES * PAGE), PAGES - 1);
-	ck_assert_int_eq(pre_fault(&machine, &range), -ENOENT);
+	ck_assert_int_eq(raw_pre_fault(machine.guest.fd, &range), -ENOENT);
 	ck_assert_uint_eq(range.size, 2 * PAGE);
 	close_machine(&machine);
 }
@@ -568,24 +438,23 @@ END_TEST
 /* Signals end it early, and what is left is in the argument again. */
 START_TEST(pre_fault_that_signals_interrupt_goes_on_where_it_was)
 {
-	struct pre_fault range = {.gpa = GPA, .size = MANY_PAGES * PAGE};
+	struct raw_pre_fault range = {.gpa = RAW_GPA, .size = MANY_PAGES * PAGE};
 	struct machine machine;
 	bool interrupted = false;
 	void *map;
 	int fd, r;
 
-	if (!open_pre_fault(&machine, TYPE_DEFAULT))
+	if (!open_pre_fault(&machine, RAW_VM_DEFAULT))
 		return;
-	if (!raw_has_shared(machine.vm))
-		SKIP("this kernel has no guest_memfd that the host can map");
-	fd = add_guest_memfd(&machine, MANY_PAGES, RAW_SHARED, NULL);
+	NEED_SHARED(machine.vm);
+	fd = raw_add_memfd(machine.vm, MANY_PAGES * machine.page, RAW_SHARED, NULL);
 	map = raw_map(fd, 0, range.size);
 	host_pester(2000);
 	while (range.size) {
-		r = pre_fault(&machine, &range);
+		r = raw_pre_fault(machine.guest.fd, &range);
 		interrupted |= range.size > 0;
 		ck_assert(r == 0 || r == -EINTR);
-		ck_assert_uint_eq(range.gpa + range.size, GPA + MANY_PAGES * PAGE);
+		ck_assert_uint_eq(range.gpa + range.size, RAW_GPA + MANY_PAGES * PAGE);
 	}
 	host_pester(0);
 	ck_assert_uint_eq(host_count_resident(map, MANY_PAGES * PAGE), MANY_PAGES);
@@ -599,19 +468,19 @@ END_TEST
 
 START_TEST(pre_fault_of_plain_memory_works_until_it_is_gone)
 {
-	struct pre_fault range = {.gpa = GPA, .size = PAGES * PAGE};
+	struct raw_pre_fault range = {.gpa = RAW_GPA, .size = PAGES * PAGE};
 	struct machine machine;
 	unsigned char *memory;
 
-	if (!open_pre_fault(&machine, _i))
+	if (!open_pre_fault(&machine, (unsigned int)_i))
 		return;
 	memory = add_plain_memory(&machine);
-	ck_assert_int_eq(pre_fault(&machine, &range), 0);
+	ck_assert_int_eq(raw_pre_fault(machine.guest.fd, &range), 0);
 	ck_assert_uint_eq(range.size, 0);
 	munmap(memory, PAGES * PAGE);
-	range = (struct pre_fault){.gpa = GPA, .size = PAGES * PAGE};
+	range = (struct raw_pre_fault){.gpa = RAW_GPA, .size = PAGES * PAGE};
 	machine.guest.run->exit_reason = KVM_EXIT_HLT;
-	ck_assert_int_eq(pre_fault(&machine, &range), -EFAULT);
+	ck_assert_int_eq(raw_pre_fault(machine.guest.fd, &range), -EFAULT);
 	ck_assert_uint_eq(range.size, PAGES * PAGE);
 	ck_assert_uint_eq(machine.guest.run->exit_reason, KVM_EXIT_HLT);
 	close_machine(&machine);
@@ -620,14 +489,14 @@ END_TEST
 
 START_TEST(pre_fault_of_a_file_that_is_gone_is_efault)
 {
-	struct pre_fault range = {.gpa = GPA, .size = PAGES * PAGE};
+	struct raw_pre_fault range = {.gpa = RAW_GPA, .size = PAGES * PAGE};
 	struct machine machine;
 	unsigned char *map;
 
 	if (!open_pre_fault_memfd(&machine, &map))
 		return;
 	munmap(map, PAGES * PAGE);
-	ck_assert_int_eq(pre_fault(&machine, &range), -EFAULT);
+	ck_assert_int_eq(raw_pre_fault(machine.guest.fd, &range), -EFAULT);
 	ck_assert_uint_eq(range.size, PAGES * PAGE);
 	close_machine(&machine);
 }
@@ -636,17 +505,17 @@ END_TEST
 /* Private or shared is what the attribute says when the call is made. */
 START_TEST(pre_fault_follows_the_attribute)
 {
-	struct pre_fault range = {.gpa = GPA, .size = PAGES * PAGE};
+	struct raw_pre_fault range = {.gpa = RAW_GPA, .size = PAGES * PAGE};
 	struct machine machine;
 	unsigned char *memory;
 	int fd;
 
-	if (!open_pre_fault(&machine, TYPE_SW_PROTECTED))
+	if (!open_pre_fault(&machine, RAW_VM_SW_PROTECTED))
 		return;
 	memory = raw_map(-1, 0, PAGES * PAGE);
-	fd = add_guest_memfd(&machine, PAGES, 0, memory);
-	set_private(&machine, GPA + PAGE, true);
-	ck_assert_int_eq(pre_fault(&machine, &range), 0);
+	fd = raw_add_memfd(machine.vm, PAGES * machine.page, 0, memory);
+	raw_set_private(machine.vm, RAW_GPA + PAGE, true);
+	ck_assert_int_eq(raw_pre_fault(machine.guest.fd, &range), 0);
 	ck_assert_uint_eq(range.size, 0);
 	if (host_can_count_cached())
 		ck_assert_int_eq(host_count_cached(fd), 1);
@@ -657,15 +526,16 @@ END_TEST
 
 START_TEST(pre_fault_of_private_memory_that_is_not_there_is_efault)
 {
-	uint64_t gpa = _i == 0 ? GPA : NOWHERE; /* a slot without guest_memfd, and no slot */
-	struct pre_fault range = {.gpa = gpa, .size = PAGE};
+	uint64_t gpa =
+		_i == 0 ? RAW_GPA : RAW_NOWHERE; /* a slot without guest_memfd, and no slot */
+	struct raw_pre_fault range = {.gpa = gpa, .size = PAGE};
 	struct machine machine;
 
-	if (!open_pre_fault(&machine, TYPE_SW_PROTECTED))
+	if (!open_pre_fault(&machine, RAW_VM_SW_PROTECTED))
 		return;
 	add_plain_memory(&machine);
-	set_private(&machine, gpa, true);
-	ck_assert_int_eq(pre_fault(&machine, &range), -EFAULT);
+	raw_set_private(machine.vm, gpa, true);
+	ck_assert_int_eq(raw_pre_fault(machine.guest.fd, &range), -EFAULT);
 	ck_assert_uint_eq(range.size, PAGE);
 	close_machine(&machine);
 }
@@ -674,12 +544,12 @@ END_TEST
 static void add_exits(Suite *suite)
 {
 	kernel_case(suite, "fault-exit");
-	KERNEL_TEST(capability_lists_the_exit);
-	KERNEL_TEST(private_access_to_a_slot_without_guest_memfd);
-	KERNEL_TEST(private_access_where_there_is_no_slot);
-	KERNEL_TEST(private_code_without_guest_memfd);
-	KERNEL_TEST(private_access_once_the_file_is_gone);
-	KERNEL_LOOP(shared_access_once_the_file_is_gone_has_no_flag, 0, 2);
+	KERNEL_TEST(memory_fault_exit_has_a_capability);
+	KERNEL_TEST(private_access_to_a_slot_without_guest_memfd_exits);
+	KERNEL_TEST(private_access_where_there_is_no_slot_exits);
+	KERNEL_TEST(private_code_in_a_slot_without_guest_memfd_exits);
+	KERNEL_TEST(private_access_once_the_file_is_gone_exits);
+	KERNEL_LOOP(shared_access_once_the_file_is_gone_exits_without_a_flag, 0, 2);
 	KERNEL_LOOP(plain_memory_that_is_gone_is_efault_alone, 0, 2);
 	KERNEL_TEST(early_failures_keep_an_old_exit_reason);
 }

@@ -24,48 +24,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define PAGES		      4
-#define MAGIC_GUEST_MEMFD     0x474d454dUL
-#define MAGIC_ANON_INODE      0x09041934UL
-#define POLICY_BIND	      2
-#define NR_HOME_NODE	      450 /* Linux 5.17; the same on all architectures */
-#define ADVICE_COLLAPSE	      25
-#define ADVICE_POPULATE_READ  22
-#define ADVICE_POPULATE_WRITE 23
-
-/* A VM and a guest_memfd of PAGES pages that the host can map and touch. */
-struct shared {
-	int vm;
-	int fd;
-	size_t page;
-	size_t size;
-};
-
-static bool open_shared(struct shared *shared)
-{
-	const char *missing = raw_missing();
-
-	if (!missing) {
-		shared->vm = raw_vm();
-		if (raw_has_shared(shared->vm)) {
-			shared->page = raw_page();
-			shared->size = PAGES * shared->page;
-			shared->fd = raw_memfd(shared->vm, shared->size, RAW_SHARED);
-			ck_assert_int_ge(shared->fd, 0);
-			return true;
-		}
-		close(shared->vm);
-		missing = "this kernel has no guest_memfd that the host can map";
-	}
-	harness_skip("%s", missing);
-	return false;
-}
-
-static void close_shared(const struct shared *shared)
-{
-	close(shared->fd);
-	close(shared->vm);
-}
+#define PAGES		  4
+#define MAGIC_GUEST_MEMFD 0x474d454dUL
+#define MAGIC_ANON_INODE  0x09041934UL
+#define POLICY_BIND	  2
+#define NR_HOME_NODE	  450 /* Linux 5.17; the same on all architectures */
 
 /* ---- Creation ---- */
 
@@ -95,9 +58,9 @@ END_TEST
 
 START_TEST(create_takes_the_flags_in_any_combination)
 {
-	struct shared shared;
+	struct raw_shared shared;
 
-	if (!open_shared(&shared))
+	if (!raw_open_shared(&shared, PAGES))
 		return;
 	for (uint64_t flags = 0; flags <= RAW_SHARED; flags++) {
 		int fd = raw_memfd(shared.vm, shared.page, flags);
@@ -105,7 +68,7 @@ START_TEST(create_takes_the_flags_in_any_combination)
 		ck_assert_int_ge(fd, 0);
 		close(fd);
 	}
-	close_shared(&shared);
+	raw_close_shared(&shared);
 }
 END_TEST
 
@@ -126,9 +89,9 @@ START_TEST(create_takes_whole_pages_up_to_a_signed_size)
 		{-page, -EINVAL},
 		{UINT64_MAX, -EINVAL},
 	};
-	struct shared shared;
+	struct raw_shared shared;
 
-	if (!open_shared(&shared))
+	if (!raw_open_shared(&shared, PAGES))
 		return;
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
 		int fd = raw_memfd(shared.vm, cases[i].size, RAW_SHARED);
@@ -137,28 +100,28 @@ START_TEST(create_takes_whole_pages_up_to_a_signed_size)
 			      "size 0x%llx: %d", (unsigned long long)cases[i].size, fd);
 		close(fd);
 	}
-	close_shared(&shared);
+	raw_close_shared(&shared);
 }
 END_TEST
 
 START_TEST(create_refuses_an_unreadable_argument)
 {
-	struct shared shared;
+	struct raw_shared shared;
 
-	if (!open_shared(&shared))
+	if (!raw_open_shared(&shared, PAGES))
 		return;
 	ck_assert_int_eq(ioctl(shared.vm, RAW_CREATE_GUEST_MEMFD, NULL), -1);
 	ck_assert_int_eq(errno, EFAULT);
-	close_shared(&shared);
+	raw_close_shared(&shared);
 }
 END_TEST
 
 START_TEST(create_checks_its_arguments_and_then_needs_a_free_descriptor)
 {
-	struct shared shared;
+	struct raw_shared shared;
 	struct rlimit limit;
 
-	if (!open_shared(&shared))
+	if (!raw_open_shared(&shared, PAGES))
 		return;
 	ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &limit), 0);
 	limit.rlim_cur = (rlim_t)shared.fd + 1;
@@ -167,36 +130,36 @@ START_TEST(create_checks_its_arguments_and_then_needs_a_free_descriptor)
 	raw_expect("part of a page", raw_memfd(shared.vm, 1, 0), -EINVAL);
 	raw_expect("good arguments", raw_memfd(shared.vm, shared.page, 0), -EMFILE);
 	raw_expect_end();
-	close_shared(&shared);
+	raw_close_shared(&shared);
 }
 END_TEST
 
 START_TEST(create_ignores_reserved_words)
 {
 	struct raw_guest_memfd create = {.size = raw_page(), .reserved = {1, 1, 1, 1, 1, 1}};
-	struct shared shared;
+	struct raw_shared shared;
 	int fd;
 
-	if (!open_shared(&shared))
+	if (!raw_open_shared(&shared, PAGES))
 		return;
 	fd = ioctl(shared.vm, RAW_CREATE_GUEST_MEMFD, &create);
 	if (fd < 0)
 		ck_assert_int_eq(errno, EINVAL);
 	harness_note("%s", fd < 0 ? "refused" : "ignored");
 	close(fd);
-	close_shared(&shared);
+	raw_close_shared(&shared);
 }
 END_TEST
 
 START_TEST(descriptor_is_inherited_and_read_write)
 {
-	struct shared shared;
+	struct raw_shared shared;
 
-	if (!open_shared(&shared))
+	if (!raw_open_shared(&shared, PAGES))
 		return;
 	ck_assert_int_eq(fcntl(shared.fd, F_GETFD), 0);
 	ck_assert_int_eq(fcntl(shared.fd, F_GETFL) & O_ACCMODE, O_RDWR);
-	close_shared(&shared);
+	raw_close_shared(&shared);
 }
 END_TEST
 
@@ -204,12 +167,12 @@ END_TEST
 
 START_TEST(file_is_a_regular_one_of_its_own_kind)
 {
-	struct shared shared;
+	struct raw_shared shared;
 	char path[64], link[64] = "";
 	struct statfs fs;
 	struct stat st;
 
-	if (!open_shared(&shared))
+	if (!raw_open_shared(&shared, PAGES))
 		return;
 	ck_assert_int_eq(fstat(shared.fd, &st), 0);
 	ck_assert_uint_eq(st.st_mode, S_IFREG | 0600);
@@ -224,24 +187,21 @@ START_TEST(file_is_a_regular_one_of_its_own_kind)
 	ck_assert((unsigned long)fs.f_type == MAGIC_GUEST_MEMFD ||
 		  (unsigned long)fs.f_type == MAGIC_ANON_INODE);
 	harness_note("magic 0x%lx, %s", (unsigned long)fs.f_type, link);
-	close_shared(&shared);
+	raw_close_shared(&shared);
 }
 END_TEST
 
 START_TEST(blocks_do_not_count_pages)
 {
-	struct shared shared;
+	struct raw_shared shared;
 	struct stat st;
-	char *map;
 
-	if (!open_shared(&shared))
+	if (!raw_open_shared(&shared, PAGES))
 		return;
-	map = raw_map(shared.fd, 0, shared.size);
-	memset(map, 1, shared.size);
+	memset(shared.map, 1, shared.size);
 	ck_assert_int_eq(fstat(shared.fd, &st), 0);
 	ck_assert_int_eq(st.st_blocks, 0);
-	munmap(map, shared.size);
-	close_shared(&shared);
+	raw_close_shared(&shared);
 }
 END_TEST
 
@@ -408,17 +368,17 @@ static const struct {
 	{"dup", do_dup, 0},
 };
 
-START_TEST(file_calls_that_work_and_fail)
+START_TEST(file_cannot_be_read_written_resized_or_reopened)
 {
-	struct shared shared;
+	struct raw_shared shared;
 
-	if (!open_shared(&shared))
+	if (!raw_open_shared(&shared, PAGES))
 		return;
 	for (size_t i = 0; i < sizeof(file_calls) / sizeof(file_calls[0]); i++)
 		raw_expect(file_calls[i].name, raw_result(file_calls[i].call(shared.fd)),
 			   file_calls[i].result);
 	raw_expect_end();
-	close_shared(&shared);
+	raw_close_shared(&shared);
 }
 END_TEST
 
@@ -469,31 +429,27 @@ static int use_received(void *data)
 	CHILD_CHECK(map != MAP_FAILED);
 	CHILD_CHECK(map[0] == 1);
 	map[0] = 2;
-	CHILD_CHECK(fallocate(fd, FALLOC_FL_KEEP_SIZE, (off_t)page, (off_t)page) == 0);
-	CHILD_CHECK(fallocate(fd, FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE, (off_t)page,
-			      (off_t)page) == 0);
+	CHILD_CHECK(raw_allocate(fd, page, page) == 0);
+	CHILD_CHECK(raw_punch(fd, page, page) == 0);
 	return 0;
 }
 
 START_TEST(other_process_can_use_the_file_it_is_sent)
 {
-	struct shared shared;
+	struct raw_shared shared;
 	int sockets[2];
-	char *map;
 
-	if (!open_shared(&shared))
+	if (!raw_open_shared(&shared, PAGES))
 		return;
-	map = raw_map(shared.fd, 0, shared.size);
-	memset(map, 1, shared.size);
+	memset(shared.map, 1, shared.size);
 	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, sockets), 0);
 	send_fd(sockets[0], shared.fd);
 	ck_assert_int_eq(host_run_child(use_received, &sockets[1]), 0);
-	ck_assert_int_eq(map[0], 2);
-	ck_assert_int_eq(map[shared.page], 0);
-	munmap(map, shared.size);
+	ck_assert_int_eq(shared.map[0], 2);
+	ck_assert_int_eq(shared.map[shared.page], 0);
 	close(sockets[0]);
 	close(sockets[1]);
-	close_shared(&shared);
+	raw_close_shared(&shared);
 }
 END_TEST
 
@@ -510,13 +466,13 @@ static int lock_in_child(void *data)
 
 START_TEST(lock_belongs_to_all_copies_of_a_descriptor)
 {
-	struct shared shared;
+	struct raw_shared shared;
 
-	if (!open_shared(&shared))
+	if (!raw_open_shared(&shared, PAGES))
 		return;
 	ck_assert_int_eq(flock(shared.fd, LOCK_EX | LOCK_NB), 0);
 	ck_assert_int_eq(host_run_child(lock_in_child, &shared.fd), 0);
-	close_shared(&shared);
+	raw_close_shared(&shared);
 }
 END_TEST
 
@@ -555,9 +511,9 @@ static const struct {
 
 START_TEST(fallocate_allocates_and_punches_and_nothing_else)
 {
-	struct shared shared;
+	struct raw_shared shared;
 
-	if (!open_shared(&shared))
+	if (!raw_open_shared(&shared, PAGES))
 		return;
 	for (size_t i = 0; i < sizeof(allocations) / sizeof(allocations[0]); i++) {
 		off_t page = (off_t)shared.page;
@@ -569,16 +525,16 @@ START_TEST(fallocate_allocates_and_punches_and_nothing_else)
 			   allocations[i].result);
 	}
 	raw_expect_end();
-	close_shared(&shared);
+	raw_close_shared(&shared);
 }
 END_TEST
 
 START_TEST(fallocate_checks_the_mode_before_the_range)
 {
-	struct shared shared;
+	struct raw_shared shared;
 	off_t page;
 
-	if (!open_shared(&shared))
+	if (!raw_open_shared(&shared, PAGES))
 		return;
 	page = (off_t)shared.page;
 	raw_expect("no KEEP_SIZE, half a page", raw_result(fallocate(shared.fd, 0, 1, page)),
@@ -591,44 +547,44 @@ START_TEST(fallocate_checks_the_mode_before_the_range)
 	raw_expect("no KEEP_SIZE, beyond all files",
 		   raw_result(fallocate(shared.fd, 0, INT64_MAX - page + 1, page)), -EFBIG);
 	raw_expect_end();
-	close_shared(&shared);
+	raw_close_shared(&shared);
 }
 END_TEST
 
 /* What was allocated before the signal stays. */
 START_TEST(signal_interrupts_an_allocation)
 {
-	const off_t size = 64 << 20;
-	struct shared shared;
+	const uint64_t size = 64 << 20;
+	struct raw_shared shared;
 	int fd, r = 0;
 
-	if (!open_shared(&shared))
+	if (!raw_open_shared(&shared, PAGES))
 		return;
-	fd = raw_memfd(shared.vm, (uint64_t)size, RAW_SHARED);
+	fd = raw_memfd(shared.vm, size, RAW_SHARED);
 	ck_assert_int_ge(fd, 0);
 	host_pester(2000);
 	for (int i = 0; i < 100 && r == 0; i++) {
-		r = raw_result(fallocate(fd, KEEP, 0, size));
+		r = raw_allocate(fd, 0, size);
 		if (r == 0)
-			ck_assert_int_eq(fallocate(fd, PUNCH, 0, size), 0);
+			ck_assert_int_eq(raw_punch(fd, 0, size), 0);
 	}
 	host_pester(0);
 	ck_assert_int_eq(r, -EINTR);
 	if (host_can_count_cached()) {
 		ck_assert_int_gt(host_count_cached(fd), 0);
-		ck_assert_int_lt(host_count_cached(fd), size / (off_t)shared.page);
+		ck_assert_int_lt(host_count_cached(fd), (int64_t)(size / shared.page));
 	}
 	close(fd);
-	close_shared(&shared);
+	raw_close_shared(&shared);
 }
 END_TEST
 
 START_TEST(fallocate_takes_whole_pages)
 {
-	struct shared shared;
+	struct raw_shared shared;
 	static const int modes[] = {KEEP, PUNCH};
 
-	if (!open_shared(&shared))
+	if (!raw_open_shared(&shared, PAGES))
 		return;
 	for (size_t i = 0; i < 2; i++) {
 		off_t page = (off_t)shared.page;
@@ -640,47 +596,40 @@ START_TEST(fallocate_takes_whole_pages)
 			raw_result(fallocate(shared.fd, modes[i], INT64_MAX - page + 1, page)),
 			-EFBIG);
 	}
-	close_shared(&shared);
+	raw_close_shared(&shared);
 }
 END_TEST
 
 START_TEST(allocated_pages_show_once_touched)
 {
-	struct shared shared;
-	char *map;
+	struct raw_shared shared;
 
-	if (!open_shared(&shared))
+	if (!raw_open_shared(&shared, PAGES))
 		return;
-	map = raw_map(shared.fd, 0, shared.size);
-	ck_assert_int_eq(fallocate(shared.fd, KEEP, 0, (off_t)shared.size), 0);
-	ck_assert_uint_eq(host_count_resident(map, shared.size), 0);
-	ck_assert_int_eq(map[0], 0);
-	map[2 * shared.page] = 1;
-	ck_assert_uint_eq(host_count_resident(map, shared.size), 2);
-	munmap(map, shared.size);
-	close_shared(&shared);
+	ck_assert_int_eq(raw_allocate(shared.fd, 0, shared.size), 0);
+	ck_assert_uint_eq(host_count_resident(shared.map, shared.size), 0);
+	ck_assert_int_eq(shared.map[0], 0);
+	shared.map[2 * shared.page] = 1;
+	ck_assert_uint_eq(host_count_resident(shared.map, shared.size), 2);
+	raw_close_shared(&shared);
 }
 END_TEST
 
 START_TEST(punched_pages_are_gone_and_read_zero)
 {
-	struct shared shared;
-	char *map;
+	struct raw_shared shared;
 
-	if (!open_shared(&shared))
+	if (!raw_open_shared(&shared, PAGES))
 		return;
-	map = raw_map(shared.fd, 0, shared.size);
-	memset(map, 7, shared.size);
-	ck_assert_uint_eq(host_count_resident(map, shared.size), PAGES);
-	ck_assert_int_eq(fallocate(shared.fd, PUNCH, (off_t)shared.page, 2 * (off_t)shared.page),
-			 0);
-	ck_assert_uint_eq(host_count_resident(map, shared.size), PAGES - 2);
-	ck_assert_int_eq(map[shared.page - 1], 7);
-	ck_assert_int_eq(map[shared.page], 0);
-	ck_assert_int_eq(map[3 * shared.page - 1], 0);
-	ck_assert_int_eq(map[3 * shared.page], 7);
-	munmap(map, shared.size);
-	close_shared(&shared);
+	memset(shared.map, 7, shared.size);
+	ck_assert_uint_eq(host_count_resident(shared.map, shared.size), PAGES);
+	ck_assert_int_eq(raw_punch(shared.fd, shared.page, 2 * shared.page), 0);
+	ck_assert_uint_eq(host_count_resident(shared.map, shared.size), PAGES - 2);
+	ck_assert_int_eq(shared.map[shared.page - 1], 7);
+	ck_assert_int_eq(shared.map[shared.page], 0);
+	ck_assert_int_eq(shared.map[3 * shared.page - 1], 0);
+	ck_assert_int_eq(shared.map[3 * shared.page], 7);
+	raw_close_shared(&shared);
 }
 END_TEST
 
@@ -700,26 +649,26 @@ static int try_map(int fd, int prot, int flags, off_t offset)
 START_TEST(mmap_needs_the_flag)
 {
 	const int rw = PROT_READ | PROT_WRITE;
-	struct shared shared;
+	struct raw_shared shared;
 	int fd;
 
-	if (!open_shared(&shared))
+	if (!raw_open_shared(&shared, PAGES))
 		return;
 	fd = raw_memfd(shared.vm, shared.page, RAW_INIT_SHARED);
 	ck_assert_int_ge(fd, 0);
 	ck_assert_int_eq(try_map(fd, rw, MAP_SHARED, 0), -ENODEV);
 	ck_assert_int_eq(try_map(fd, rw, MAP_PRIVATE, 0), -ENODEV);
 	close(fd);
-	close_shared(&shared);
+	raw_close_shared(&shared);
 }
 END_TEST
 
-START_TEST(mmap_is_shared_and_without_code)
+START_TEST(mmap_is_shared_and_not_executable)
 {
 	const int rw = PROT_READ | PROT_WRITE;
-	struct shared shared;
+	struct raw_shared shared;
 
-	if (!open_shared(&shared))
+	if (!raw_open_shared(&shared, PAGES))
 		return;
 	ck_assert_int_eq(try_map(shared.fd, rw, MAP_SHARED, 0), 0);
 	ck_assert_int_eq(try_map(shared.fd, PROT_READ, MAP_SHARED, 0), 0);
@@ -728,7 +677,7 @@ START_TEST(mmap_is_shared_and_without_code)
 	ck_assert_int_eq(try_map(shared.fd, PROT_READ | PROT_EXEC, MAP_SHARED, 0), -EPERM);
 	ck_assert_int_eq(try_map(shared.fd, rw, MAP_SHARED_VALIDATE | MAP_SYNC, 0), -EOPNOTSUPP);
 	ck_assert_int_eq(try_map(shared.fd, rw, MAP_SHARED | MAP_POPULATE, 0), 0);
-	close_shared(&shared);
+	raw_close_shared(&shared);
 }
 END_TEST
 
@@ -759,17 +708,17 @@ static int touch_for_code(volatile char *addr)
 
 START_TEST(mmap_past_the_end_faults_when_touched)
 {
-	struct shared shared;
+	struct raw_shared shared;
 	char *map;
 
-	if (!open_shared(&shared))
+	if (!raw_open_shared(&shared, PAGES))
 		return;
 	map = raw_map(shared.fd, 0, shared.size + shared.page);
 	ck_assert_int_eq(host_touch(map + shared.size - 1, true), 0);
 	ck_assert_int_eq(host_touch(map + shared.size, false), SIGBUS);
 	ck_assert_int_eq(touch_for_code(map + shared.size), BUS_ADRERR);
 	munmap(map, shared.size + shared.page);
-	close_shared(&shared);
+	raw_close_shared(&shared);
 }
 END_TEST
 
@@ -834,12 +783,12 @@ static int use_as_buffer(char *addr)
 
 static int use_populate_read(char *addr)
 {
-	return raw_result(madvise(addr, raw_page(), ADVICE_POPULATE_READ));
+	return raw_result(madvise(addr, raw_page(), RAW_POPULATE_READ));
 }
 
 static int use_populate_write(char *addr)
 {
-	return raw_result(madvise(addr, raw_page(), ADVICE_POPULATE_WRITE));
+	return raw_result(madvise(addr, raw_page(), RAW_POPULATE_WRITE));
 }
 
 /* The sanitizers make libc's do nothing. */
@@ -872,11 +821,11 @@ static void use_all(char *addr, bool open)
 START_TEST(mapping_without_init_shared_cannot_be_touched)
 {
 	const int rw = PROT_READ | PROT_WRITE;
-	struct shared shared;
+	struct raw_shared shared;
 	char *map;
 	int fd;
 
-	if (!open_shared(&shared))
+	if (!raw_open_shared(&shared, PAGES))
 		return;
 	fd = raw_memfd(shared.vm, shared.page, RAW_MMAP);
 	ck_assert_int_ge(fd, 0);
@@ -889,23 +838,23 @@ START_TEST(mapping_without_init_shared_cannot_be_touched)
 	ck_assert_int_eq(try_map(fd, rw, MAP_PRIVATE, 0), -EINVAL);
 	munmap(map, shared.page);
 	close(fd);
-	close_shared(&shared);
+	raw_close_shared(&shared);
 }
 END_TEST
 
 START_TEST(shared_mapping_can_be_used_by_the_kernel)
 {
-	struct shared shared;
+	struct raw_shared shared;
 	char *map;
 
-	if (!open_shared(&shared))
+	if (!raw_open_shared(&shared, PAGES))
 		return;
 	map = raw_map(shared.fd, 0, shared.page);
 	map[0] = 9;
 	use_all(map, true);
 	ck_assert_int_eq(map[0], 9);
 	munmap(map, shared.page);
-	close_shared(&shared);
+	raw_close_shared(&shared);
 }
 END_TEST
 
@@ -922,23 +871,21 @@ static int open_direct(void)
 
 START_TEST(direct_io_reaches_a_shared_mapping)
 {
-	struct shared shared;
-	char *map;
+	struct raw_shared shared;
 	int file;
 
-	if (!open_shared(&shared))
+	if (!raw_open_shared(&shared, PAGES))
 		return;
 	file = open_direct();
 	if (file < 0)
 		SKIP("no file system with O_DIRECT is mounted");
-	map = raw_map(shared.fd, 0, shared.size);
-	memset(map, 4, shared.page);
-	ck_assert_int_eq((int)pwrite(file, map, shared.page, 0), (int)shared.page);
-	ck_assert_int_eq((int)pread(file, map + shared.page, shared.page, 0), (int)shared.page);
-	ck_assert_int_eq(memcmp(map, map + shared.page, shared.page), 0);
-	munmap(map, shared.size);
+	memset(shared.map, 4, shared.page);
+	ck_assert_int_eq((int)pwrite(file, shared.map, shared.page, 0), (int)shared.page);
+	ck_assert_int_eq((int)pread(file, shared.map + shared.page, shared.page, 0),
+			 (int)shared.page);
+	ck_assert_int_eq(memcmp(shared.map, shared.map + shared.page, shared.page), 0);
 	close(file);
-	close_shared(&shared);
+	raw_close_shared(&shared);
 }
 END_TEST
 
@@ -946,11 +893,11 @@ END_TEST
 START_TEST(shared_mapping_can_be_pinned_for_long)
 {
 	struct io_uring_params params = {.flags = 0};
-	struct shared shared;
+	struct raw_shared shared;
 	struct iovec iov;
 	int ring;
 
-	if (!open_shared(&shared))
+	if (!raw_open_shared(&shared, PAGES))
 		return;
 	ring = (int)syscall(SYS_io_uring_setup, 1U, &params);
 	if (ring < 0)
@@ -960,7 +907,7 @@ START_TEST(shared_mapping_can_be_pinned_for_long)
 		(int)syscall(SYS_io_uring_register, ring, IORING_REGISTER_BUFFERS, &iov, 1U), 0);
 	close(ring);
 	munmap(iov.iov_base, shared.size);
-	close_shared(&shared);
+	raw_close_shared(&shared);
 }
 END_TEST
 
@@ -974,20 +921,20 @@ static const struct {
 	{"REMOVE", MADV_REMOVE, 0, 0},
 	{"FREE", MADV_FREE, -EINVAL, 7},
 	{"WIPEONFORK", MADV_WIPEONFORK, -EINVAL, 7},
-	{"COLLAPSE", ADVICE_COLLAPSE, -EINVAL, 7},
+	{"COLLAPSE", RAW_COLLAPSE, -EINVAL, 7},
 	{"HUGEPAGE", MADV_HUGEPAGE, 0, 7},
 	{"COLD", MADV_COLD, 0, 7},
 	{"PAGEOUT", MADV_PAGEOUT, 0, 7},
-	{"POPULATE_READ", ADVICE_POPULATE_READ, 0, 7},
-	{"POPULATE_WRITE", ADVICE_POPULATE_WRITE, 0, 7},
+	{"POPULATE_READ", RAW_POPULATE_READ, 0, 7},
+	{"POPULATE_WRITE", RAW_POPULATE_WRITE, 0, 7},
 	{"DONTFORK", MADV_DONTFORK, 0, 7},
 };
 
 START_TEST(madvise_keeps_the_data_but_for_remove)
 {
-	struct shared shared;
+	struct raw_shared shared;
 
-	if (!open_shared(&shared))
+	if (!raw_open_shared(&shared, PAGES))
 		return;
 	for (size_t i = 0; i < sizeof(advices) / sizeof(advices[0]); i++) {
 		char *map = raw_map(shared.fd, 0, shared.size);
@@ -1001,36 +948,33 @@ START_TEST(madvise_keeps_the_data_but_for_remove)
 		munmap(map, shared.size);
 	}
 	raw_expect_end();
-	close_shared(&shared);
+	raw_close_shared(&shared);
 }
 END_TEST
 
 START_TEST(advice_to_drop_pages_leaves_them_resident)
 {
-	struct shared shared;
-	char *map;
+	struct raw_shared shared;
 
-	if (!open_shared(&shared))
+	if (!raw_open_shared(&shared, PAGES))
 		return;
-	map = raw_map(shared.fd, 0, shared.size);
-	memset(map, 7, shared.size);
-	ck_assert_int_eq(madvise(map, shared.size, MADV_DONTNEED), 0);
-	ck_assert_uint_eq(host_count_resident(map, shared.size), PAGES);
-	ck_assert_int_eq(madvise(map, shared.size, MADV_PAGEOUT), 0);
-	ck_assert_uint_eq(host_count_resident(map, shared.size), PAGES);
-	ck_assert_int_eq(madvise(map, shared.page, MADV_REMOVE), 0);
-	ck_assert_uint_eq(host_count_resident(map, shared.size), PAGES - 1);
-	munmap(map, shared.size);
-	close_shared(&shared);
+	memset(shared.map, 7, shared.size);
+	ck_assert_int_eq(madvise(shared.map, shared.size, MADV_DONTNEED), 0);
+	ck_assert_uint_eq(host_count_resident(shared.map, shared.size), PAGES);
+	ck_assert_int_eq(madvise(shared.map, shared.size, MADV_PAGEOUT), 0);
+	ck_assert_uint_eq(host_count_resident(shared.map, shared.size), PAGES);
+	ck_assert_int_eq(madvise(shared.map, shared.page, MADV_REMOVE), 0);
+	ck_assert_uint_eq(host_count_resident(shared.map, shared.size), PAGES - 1);
+	raw_close_shared(&shared);
 }
 END_TEST
 
 START_TEST(mapping_can_move_and_grow)
 {
-	struct shared shared;
+	struct raw_shared shared;
 	char *map, *moved;
 
-	if (!open_shared(&shared))
+	if (!raw_open_shared(&shared, PAGES))
 		return;
 	map = raw_map(shared.fd, 0, shared.page);
 	map[0] = 1;
@@ -1042,32 +986,32 @@ START_TEST(mapping_can_move_and_grow)
 	ck_assert_int_eq((int)syscall(SYS_remap_file_pages, moved, shared.page, 0UL, 1UL, 0UL), 0);
 	ck_assert_int_eq(moved[0], 2);
 	munmap(moved, shared.size);
-	close_shared(&shared);
+	raw_close_shared(&shared);
 }
 END_TEST
 
-START_TEST(mapping_takes_no_execution_and_no_sync)
+START_TEST(mapping_cannot_be_made_executable_or_synced)
 {
-	struct shared shared;
+	struct raw_shared shared;
 	char *map;
 
-	if (!open_shared(&shared))
+	if (!raw_open_shared(&shared, PAGES))
 		return;
 	map = raw_map(shared.fd, 0, shared.page);
 	ck_assert_int_eq(raw_result(mprotect(map, shared.page, PROT_READ | PROT_EXEC)), -EACCES);
 	ck_assert_int_eq(raw_result(msync(map, shared.page, MS_SYNC)), -EINVAL);
 	ck_assert_int_eq(raw_result(msync(map, shared.page, MS_ASYNC)), 0);
 	munmap(map, shared.page);
-	close_shared(&shared);
+	raw_close_shared(&shared);
 }
 END_TEST
 
 START_TEST(two_mappings_show_the_same_pages)
 {
-	struct shared shared;
+	struct raw_shared shared;
 	char *one, *two;
 
-	if (!open_shared(&shared))
+	if (!raw_open_shared(&shared, PAGES))
 		return;
 	one = raw_map(shared.fd, 0, shared.size);
 	two = raw_map(shared.fd, shared.page, shared.page);
@@ -1076,7 +1020,7 @@ START_TEST(two_mappings_show_the_same_pages)
 	ck_assert_uint_eq(host_count_resident(two, shared.page), 1);
 	munmap(one, shared.size);
 	munmap(two, shared.page);
-	close_shared(&shared);
+	raw_close_shared(&shared);
 }
 END_TEST
 
@@ -1088,33 +1032,31 @@ static int write_in_child(void *data)
 
 START_TEST(mapping_is_inherited_by_a_child)
 {
-	struct shared shared;
+	struct raw_shared shared;
 	char *map;
 
-	if (!open_shared(&shared))
+	if (!raw_open_shared(&shared, PAGES))
 		return;
 	map = raw_map(shared.fd, 0, shared.page);
 	ck_assert_int_eq(host_run_child(write_in_child, map), 0);
 	ck_assert_int_eq(map[0], 8);
 	munmap(map, shared.page);
-	close_shared(&shared);
+	raw_close_shared(&shared);
 }
 END_TEST
 
 START_TEST(memory_outlives_vm_and_descriptor)
 {
-	struct shared shared;
-	char *map;
+	struct raw_shared shared;
 
-	if (!open_shared(&shared))
+	if (!raw_open_shared(&shared, PAGES))
 		return;
-	map = raw_map(shared.fd, 0, shared.page);
 	close(shared.vm);
-	ck_assert_int_eq(fallocate(shared.fd, KEEP, 0, (off_t)shared.size), 0);
+	ck_assert_int_eq(raw_allocate(shared.fd, 0, shared.size), 0);
 	close(shared.fd);
-	map[0] = 3;
-	ck_assert_int_eq(map[0], 3);
-	munmap(map, shared.page);
+	shared.map[0] = 3;
+	ck_assert_int_eq(shared.map[0], 3);
+	munmap(shared.map, shared.size);
 }
 END_TEST
 
@@ -1122,11 +1064,11 @@ END_TEST
 
 START_TEST(policy_holds_for_the_file_or_for_the_mapping_alone)
 {
-	struct shared shared;
+	struct raw_shared shared;
 	void *map;
 	int holds;
 
-	if (!open_shared(&shared))
+	if (!raw_open_shared(&shared, PAGES))
 		return;
 	map = raw_map(shared.fd, 0, shared.page);
 	if (host_set_policy_local(map, shared.page) == -ENOSYS)
@@ -1136,16 +1078,16 @@ START_TEST(policy_holds_for_the_file_or_for_the_mapping_alone)
 	ck_assert_int_ge(holds, 0);
 	harness_note("%s", holds ? "the file" : "the mapping alone");
 	munmap(map, shared.page);
-	close_shared(&shared);
+	raw_close_shared(&shared);
 }
 END_TEST
 
 START_TEST(policy_is_of_the_pages_for_which_it_was_asked)
 {
-	struct shared shared;
+	struct raw_shared shared;
 	char *one, *two;
 
-	if (!open_shared(&shared))
+	if (!raw_open_shared(&shared, PAGES))
 		return;
 	one = raw_map(shared.fd, 0, shared.size);
 	two = raw_map(shared.fd, shared.page, shared.page);
@@ -1158,18 +1100,18 @@ START_TEST(policy_is_of_the_pages_for_which_it_was_asked)
 	ck_assert_int_eq(host_get_policy(two), 4);
 	munmap(one, shared.size);
 	munmap(two, shared.page);
-	close_shared(&shared);
+	raw_close_shared(&shared);
 }
 END_TEST
 
 START_TEST(policy_can_have_a_home_node)
 {
 	unsigned long nodes = 1; /* node 0 */
-	struct shared shared;
+	struct raw_shared shared;
 	void *map;
 	int r;
 
-	if (!open_shared(&shared))
+	if (!raw_open_shared(&shared, PAGES))
 		return;
 	map = raw_map(shared.fd, 0, shared.page);
 	r = raw_result(
@@ -1180,7 +1122,7 @@ START_TEST(policy_can_have_a_home_node)
 		SKIP("this kernel has no home nodes");
 	ck_assert_int_eq(r, 0);
 	munmap(map, shared.page);
-	close_shared(&shared);
+	raw_close_shared(&shared);
 }
 END_TEST
 
@@ -1201,7 +1143,7 @@ static void add_file(Suite *suite)
 	kernel_case(suite, "memfd-file");
 	KERNEL_TEST(file_is_a_regular_one_of_its_own_kind);
 	KERNEL_TEST(blocks_do_not_count_pages);
-	KERNEL_TEST(file_calls_that_work_and_fail);
+	KERNEL_TEST(file_cannot_be_read_written_resized_or_reopened);
 	KERNEL_TEST(other_process_can_use_the_file_it_is_sent);
 	KERNEL_TEST(lock_belongs_to_all_copies_of_a_descriptor);
 	KERNEL_TEST(memory_outlives_vm_and_descriptor);
@@ -1222,9 +1164,9 @@ static void add_mapping(Suite *suite)
 {
 	kernel_case(suite, "memfd-mapping");
 	KERNEL_TEST(mmap_needs_the_flag);
-	KERNEL_TEST(mmap_is_shared_and_without_code);
+	KERNEL_TEST(mmap_is_shared_and_not_executable);
 	KERNEL_TEST(mmap_past_the_end_faults_when_touched);
-	KERNEL_TEST(mapping_takes_no_execution_and_no_sync);
+	KERNEL_TEST(mapping_cannot_be_made_executable_or_synced);
 	KERNEL_TEST(madvise_keeps_the_data_but_for_remove);
 	KERNEL_TEST(advice_to_drop_pages_leaves_them_resident);
 	KERNEL_TEST(mapping_can_move_and_grow);

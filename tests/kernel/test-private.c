@@ -7,7 +7,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/falloc.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -17,92 +16,22 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-#define GPA		      UINT64_C(0x100000)
-#define CODE		      UINT64_C(0x10000)
-#define NOWHERE		      UINT64_C(0x10000000) /* no slot is there */
-#define PAGES		      4
-#define SPACE_1		      (UINT32_C(1) << 16) /* in a slot's id */
-#define ADVICE_POPULATE_READ  22
-#define ADVICE_POPULATE_WRITE 23
-#define SET_ATTRIBUTES	      _IOW(KVMIO, 0xd2, struct attributes)
-
-/* The types of VMs of x86. */
-enum {
-	TYPE_DEFAULT,
-	TYPE_SW_PROTECTED,
-	TYPE_SEV,
-	TYPE_SEV_ES,
-	TYPE_SNP,
-	TYPE_TDX,
-	TYPES_TRIED = 32
-};
-
-/* struct kvm_memory_attributes */
-struct attributes {
-	uint64_t address;
-	uint64_t size;
-	uint64_t attributes;
-	uint64_t flags;
-};
-
-static int open_device(void)
-{
-	int fd = open(harness_kvm_device(), O_RDWR | O_CLOEXEC);
-
-	ck_assert_int_ge(fd, 0);
-	return fd;
-}
-
-/* A capability of the device itself. */
-static int device_cap(int cap)
-{
-	int device = open_device();
-	int r = raw_cap(device, cap);
-
-	close(device);
-	return r;
-}
-
-/* A bit for each type that this kernel says it has. One that lists none has the plain one. */
-static uint32_t offered_types(void)
-{
-	int types = device_cap(RAW_CAP_VM_TYPES);
-
-	return types > 0 ? (uint32_t)types : 1U << TYPE_DEFAULT;
-}
-
-/* A VM's descriptor, or a negative errno. */
-static int vm_of_type(unsigned int type)
-{
-	int device = open_device();
-	int vm = ioctl(device, KVM_CREATE_VM, (unsigned long)type);
-
-	if (vm < 0)
-		vm = -errno;
-	close(device);
-	return vm;
-}
-
-static int set_attributes(int vm, uint64_t gpa, uint64_t size, uint64_t attributes)
-{
-	struct attributes set = {.address = gpa, .size = size, .attributes = attributes};
-
-	return raw_result(ioctl(vm, SET_ATTRIBUTES, &set));
-}
-
-#define NEED_TYPE(type)                                                                            \
-	do {                                                                                       \
-		NEED_KVM();                                                                        \
-		if (!(offered_types() & UINT32_C(1) << (type)))                                    \
-			SKIP("this kernel does not offer VMs of type %d", (type));                 \
-	} while (0)
+#define PAGES	    4
+#define SPACE_1	    (UINT32_C(1) << 16) /* in a slot's id */
+#define TYPES_TRIED 32
 
 #define NEED_ATTRIBUTES()                                                                          \
 	do {                                                                                       \
 		NEED_KVM();                                                                        \
-		if (device_cap(RAW_CAP_MEMORY_ATTRIBUTES) <= 0)                                    \
-			SKIP("this kernel has no memory attributes");                              \
+		NEED(raw_device_cap(RAW_CAP_MEMORY_ATTRIBUTES) > 0                                 \
+			     ? NULL                                                                \
+			     : "this kernel has no memory attributes");                            \
 	} while (0)
+
+#define NEED_MMAP()                                                                                \
+	NEED(raw_device_cap(RAW_CAP_GUEST_MEMFD_FLAGS) > 0                                         \
+		     ? NULL                                                                        \
+		     : "this kernel has no guest_memfd with MMAP")
 
 /* ---- Types ---- */
 
@@ -112,25 +41,25 @@ START_TEST(types_of_the_capability_and_no_others_make_a_vm)
 	int vm;
 
 	NEED_KVM();
-	types = offered_types();
-	ck_assert_uint_eq(types & 1U << TYPE_DEFAULT, 1);
+	types = raw_vm_types();
+	ck_assert_uint_eq(types & 1U << RAW_VM_DEFAULT, 1);
 	for (unsigned int type = 0; type < TYPES_TRIED; type++) {
-		vm = vm_of_type(type);
+		vm = raw_vm_of_type(type);
 		if (types >> type & 1)
 			ck_assert_msg(vm >= 0, "type %u: %d", type, vm);
 		else
 			ck_assert_msg(vm == -EINVAL, "type %u: %d", type, vm);
 		close(vm);
 	}
-	harness_note("%s", types & 1U << TYPE_SW_PROTECTED ? "with software-protected VMs"
-							   : "no software-protected VMs");
+	harness_note("%s", types & 1U << RAW_VM_SW_PROTECTED ? "with software-protected VMs"
+							     : "no software-protected VMs");
 }
 END_TEST
 
 /* What the flags of creation must be where the kernel has any. */
 static int flags_of_type(int type)
 {
-	bool is_private = type == TYPE_SW_PROTECTED || type == TYPE_SNP || type == TYPE_TDX;
+	bool is_private = type == RAW_VM_SW_PROTECTED || type == RAW_VM_SNP || type == RAW_VM_TDX;
 
 	return is_private ? (int)RAW_MMAP : (int)RAW_SHARED;
 }
@@ -140,8 +69,8 @@ START_TEST(guest_memfd_of_each_type_takes_its_flags)
 	static const char *const names[] = {"none", "MMAP", "INIT_SHARED", "MMAP, INIT_SHARED"};
 	int vm, cap, r;
 
-	NEED_TYPE(_i);
-	vm = vm_of_type((unsigned int)_i);
+	NEED_TYPE((unsigned int)_i);
+	vm = raw_vm_of_type((unsigned int)_i);
 	if (raw_cap(vm, RAW_CAP_GUEST_MEMFD) <= 0)
 		SKIP("VMs of type %d have no guest_memfd", _i);
 	cap = raw_cap(vm, RAW_CAP_GUEST_MEMFD_FLAGS);
@@ -164,13 +93,14 @@ START_TEST(private_vm_has_one_address_space)
 {
 	int vm, plain, spaces;
 
-	NEED_TYPE(TYPE_SW_PROTECTED);
-	vm = vm_of_type(TYPE_SW_PROTECTED);
+	NEED_TYPE(RAW_VM_SW_PROTECTED);
+	vm = raw_vm_of_type(RAW_VM_SW_PROTECTED);
 	plain = raw_vm();
 	spaces = raw_cap(vm, KVM_CAP_MULTI_ADDRESS_SPACE);
 	ck_assert(spaces == 0 || spaces == 1);
 	ck_assert_int_eq(
-		raw_set(vm, &(struct raw_region){.slot = SPACE_1, .gpa = GPA, .size = raw_page()}),
+		raw_set(vm,
+			&(struct raw_region){.slot = SPACE_1, .gpa = RAW_GPA, .size = raw_page()}),
 		-EINVAL);
 	harness_note("%s", raw_cap(plain, KVM_CAP_MULTI_ADDRESS_SPACE) == 2
 				   ? "a plain VM has two"
@@ -182,11 +112,11 @@ END_TEST
 
 START_TEST(private_vm_takes_what_its_capability_of_read_only_slots_says)
 {
-	struct raw_region region = {.flags = RAW_READONLY, .gpa = GPA, .size = raw_page()};
+	struct raw_region region = {.flags = RAW_READONLY, .gpa = RAW_GPA, .size = raw_page()};
 	int vm, cap, r;
 
-	NEED_TYPE(TYPE_SW_PROTECTED);
-	vm = vm_of_type(TYPE_SW_PROTECTED);
+	NEED_TYPE(RAW_VM_SW_PROTECTED);
+	vm = raw_vm_of_type(RAW_VM_SW_PROTECTED);
 	cap = raw_cap(vm, KVM_CAP_READONLY_MEM);
 	r = raw_try(vm, &region);
 	ck_assert_int_eq(r, cap > 0 ? 0 : -EINVAL);
@@ -197,18 +127,18 @@ END_TEST
 
 /* ---- Attributes ---- */
 
-START_TEST(attribute_of_privacy_shows_on_the_device_and_on_private_vms)
+START_TEST(private_attribute_is_of_the_device_and_of_private_vms_alone)
 {
 	int of_device, vm;
 
 	NEED_KVM();
-	of_device = device_cap(RAW_CAP_MEMORY_ATTRIBUTES);
+	of_device = raw_device_cap(RAW_CAP_MEMORY_ATTRIBUTES);
 	ck_assert(of_device == 0 || of_device == (int)RAW_ATTRIBUTE_PRIVATE);
 	vm = raw_vm();
 	ck_assert_int_eq(raw_cap(vm, RAW_CAP_MEMORY_ATTRIBUTES), 0);
 	close(vm);
-	if (offered_types() & 1U << TYPE_SW_PROTECTED) {
-		vm = vm_of_type(TYPE_SW_PROTECTED);
+	if (raw_vm_types() & 1U << RAW_VM_SW_PROTECTED) {
+		vm = raw_vm_of_type(RAW_VM_SW_PROTECTED);
 		ck_assert_int_eq(raw_cap(vm, RAW_CAP_MEMORY_ATTRIBUTES),
 				 (int)RAW_ATTRIBUTE_PRIVATE);
 		close(vm);
@@ -223,9 +153,9 @@ START_TEST(attributes_are_refused_where_the_kernel_has_none)
 
 	NEED_KVM();
 	vm = raw_vm();
-	r = set_attributes(vm, GPA, raw_page(), 0);
+	r = raw_set_attributes(vm, RAW_GPA, raw_page(), 0);
 	/* Of an ioctl that it does not know, each architecture says so in its own way. */
-	if (device_cap(RAW_CAP_MEMORY_ATTRIBUTES) > 0)
+	if (raw_device_cap(RAW_CAP_MEMORY_ATTRIBUTES) > 0)
 		ck_assert_int_eq(r, 0);
 	else
 		ck_assert(r == -ENOTTY || r == -EINVAL);
@@ -240,8 +170,9 @@ START_TEST(plain_vm_takes_no_attribute)
 
 	NEED_ATTRIBUTES();
 	vm = raw_vm();
-	ck_assert_int_eq(set_attributes(vm, GPA, raw_page(), 0), 0);
-	ck_assert_int_eq(set_attributes(vm, GPA, raw_page(), RAW_ATTRIBUTE_PRIVATE), -EINVAL);
+	ck_assert_int_eq(raw_set_attributes(vm, RAW_GPA, raw_page(), 0), 0);
+	ck_assert_int_eq(raw_set_attributes(vm, RAW_GPA, raw_page(), RAW_ATTRIBUTE_PRIVATE),
+			 -EINVAL);
 	close(vm);
 }
 END_TEST
@@ -280,19 +211,19 @@ static const struct {
 START_TEST(attributes_need_a_whole_range_and_no_slot)
 {
 	int64_t page = (int64_t)raw_page();
-	struct attributes set;
+	struct raw_attributes set;
 	int vm;
 
-	NEED_TYPE(TYPE_SW_PROTECTED);
-	vm = vm_of_type(TYPE_SW_PROTECTED);
+	NEED_TYPE(RAW_VM_SW_PROTECTED);
+	vm = raw_vm_of_type(RAW_VM_SW_PROTECTED);
 	for (size_t i = 0; i < sizeof(settings) / sizeof(settings[0]); i++) {
-		set = (struct attributes){
-			.address = (uint64_t)(settings[i].page * page + settings[i].more_address),
+		set = (struct raw_attributes){
+			.gpa = (uint64_t)(settings[i].page * page + settings[i].more_address),
 			.size = (uint64_t)(settings[i].pages * page + settings[i].more_size),
 			.attributes = settings[i].attributes,
 			.flags = settings[i].flags,
 		};
-		raw_expect(settings[i].name, raw_result(ioctl(vm, SET_ATTRIBUTES, &set)),
+		raw_expect(settings[i].name, raw_result(ioctl(vm, RAW_SET_ATTRIBUTES, &set)),
 			   settings[i].result);
 	}
 	raw_expect_end();
@@ -305,13 +236,14 @@ START_TEST(attributes_can_be_set_again_and_in_part)
 	size_t page = raw_page();
 	int vm;
 
-	NEED_TYPE(TYPE_SW_PROTECTED);
-	vm = vm_of_type(TYPE_SW_PROTECTED);
+	NEED_TYPE(RAW_VM_SW_PROTECTED);
+	vm = raw_vm_of_type(RAW_VM_SW_PROTECTED);
 	for (int times = 0; times < 2; times++)
-		ck_assert_int_eq(set_attributes(vm, GPA, PAGES * page, RAW_ATTRIBUTE_PRIVATE), 0);
-	ck_assert_int_eq(set_attributes(vm, GPA + page, page, 0), 0);
+		ck_assert_int_eq(
+			raw_set_attributes(vm, RAW_GPA, PAGES * page, RAW_ATTRIBUTE_PRIVATE), 0);
+	ck_assert_int_eq(raw_set_attributes(vm, RAW_GPA + page, page, 0), 0);
 	for (int times = 0; times < 2; times++)
-		ck_assert_int_eq(set_attributes(vm, GPA - page, 2 * page, 0), 0);
+		ck_assert_int_eq(raw_set_attributes(vm, RAW_GPA - page, 2 * page, 0), 0);
 	close(vm);
 }
 END_TEST
@@ -320,9 +252,9 @@ static int set_attributes_in_child(void *data)
 {
 	int vm = *(int *)data;
 
-	CHILD_CHECK(set_attributes(vm, GPA, raw_page(), 0) == -EIO);
+	CHILD_CHECK(raw_set_attributes(vm, RAW_GPA, raw_page(), 0) == -EIO);
 	/* Even before the kernel reads the argument. */
-	CHILD_CHECK(raw_result(ioctl(vm, SET_ATTRIBUTES, NULL)) == -EIO);
+	CHILD_CHECK(raw_result(ioctl(vm, RAW_SET_ATTRIBUTES, NULL)) == -EIO);
 	return 0;
 }
 
@@ -330,9 +262,9 @@ START_TEST(attributes_are_for_the_process_that_made_the_vm)
 {
 	int vm;
 
-	NEED_TYPE(TYPE_SW_PROTECTED);
-	vm = vm_of_type(TYPE_SW_PROTECTED);
-	ck_assert_int_eq(raw_result(ioctl(vm, SET_ATTRIBUTES, NULL)), -EFAULT);
+	NEED_TYPE(RAW_VM_SW_PROTECTED);
+	vm = raw_vm_of_type(RAW_VM_SW_PROTECTED);
+	ck_assert_int_eq(raw_result(ioctl(vm, RAW_SET_ATTRIBUTES, NULL)), -EFAULT);
 	ck_assert_int_eq(host_run_child(set_attributes_in_child, &vm), 0);
 	close(vm);
 }
@@ -341,8 +273,8 @@ END_TEST
 /* ---- Slots with two halves ---- */
 
 /*
- * A VM of type SW_PROTECTED with a guest at CODE and PAGES pages at GPA: private ones from a
- * guest_memfd, shared ones from ordinary memory.
+ * A VM of type SW_PROTECTED with a guest at RAW_CODE and PAGES pages at RAW_GPA: private ones from
+ * a guest_memfd, shared ones from ordinary memory.
  */
 struct halves {
 	int vm;
@@ -350,35 +282,18 @@ struct halves {
 	size_t page;
 	size_t size;
 	unsigned char *memory;
-	struct raw_region region;
 	struct guest guest;
 };
 
 static void open_halves(struct halves *halves, uint64_t flags)
 {
-	unsigned char *code;
-
-	halves->vm = vm_of_type(TYPE_SW_PROTECTED);
+	halves->vm = raw_vm_of_type(RAW_VM_SW_PROTECTED);
 	ck_assert_int_ge(halves->vm, 0);
 	halves->page = raw_page();
 	halves->size = PAGES * halves->page;
 	halves->memory = raw_map(-1, 0, halves->size);
-	halves->fd = raw_memfd(halves->vm, halves->size, flags);
-	ck_assert_int_ge(halves->fd, 0);
-	halves->region = (struct raw_region){.flags = RAW_GUEST_MEMFD,
-					     .gpa = GPA,
-					     .size = halves->size,
-					     .addr = (uintptr_t)halves->memory,
-					     .memfd = (uint32_t)halves->fd};
-	ck_assert_int_eq(raw_set(halves->vm, &halves->region), 0);
-	code = raw_map(-1, 0, halves->page);
-	memcpy(code, guest_code, guest_code_size);
-	ck_assert_int_eq(raw_set(halves->vm, &(struct raw_region){.slot = 10,
-								  .gpa = CODE,
-								  .size = halves->page,
-								  .addr = (uintptr_t)code}),
-			 0);
-	guest_open(&halves->guest, halves->vm, CODE);
+	halves->fd = raw_add_memfd(halves->vm, halves->size, flags, halves->memory);
+	raw_open_guest(halves->vm, &halves->guest);
 }
 
 static void close_halves(struct halves *halves)
@@ -391,14 +306,12 @@ static void close_halves(struct halves *halves)
 
 static void set_private(const struct halves *halves, unsigned int page, bool is_private)
 {
-	ck_assert_int_eq(set_attributes(halves->vm, GPA + page * halves->page, halves->page,
-					is_private ? RAW_ATTRIBUTE_PRIVATE : 0),
-			 0);
+	raw_set_private(halves->vm, RAW_GPA + page * halves->page, is_private);
 }
 
 static void store(struct halves *halves, unsigned int page, uint32_t value)
 {
-	ck_assert_int_eq(guest_store(&halves->guest, GPA + page * halves->page, value),
+	ck_assert_int_eq(guest_store(&halves->guest, RAW_GPA + page * halves->page, value),
 			 KVM_EXIT_HLT);
 }
 
@@ -406,15 +319,9 @@ static uint32_t load(struct halves *halves, unsigned int page)
 {
 	uint32_t value;
 
-	ck_assert_int_eq(guest_load(&halves->guest, GPA + page * halves->page, &value),
+	ck_assert_int_eq(guest_load(&halves->guest, RAW_GPA + page * halves->page, &value),
 			 KVM_EXIT_HLT);
 	return value;
-}
-
-static int punch(const struct halves *halves, unsigned int page)
-{
-	return raw_result(fallocate(halves->fd, FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE,
-				    (off_t)(page * halves->page), (off_t)halves->page));
 }
 
 START_TEST(private_vm_binds_a_guest_memfd_with_or_without_an_address)
@@ -422,12 +329,14 @@ START_TEST(private_vm_binds_a_guest_memfd_with_or_without_an_address)
 	struct raw_region region;
 	int vm, fd;
 
-	NEED_TYPE(TYPE_SW_PROTECTED);
-	vm = vm_of_type(TYPE_SW_PROTECTED);
+	NEED_TYPE(RAW_VM_SW_PROTECTED);
+	vm = raw_vm_of_type(RAW_VM_SW_PROTECTED);
 	fd = raw_memfd(vm, raw_page(), (uint64_t)_i);
 	ck_assert_int_ge(fd, 0);
-	region = (struct raw_region){
-		.flags = RAW_GUEST_MEMFD, .gpa = GPA, .size = raw_page(), .memfd = (uint32_t)fd};
+	region = (struct raw_region){.flags = RAW_GUEST_MEMFD,
+				     .gpa = RAW_GPA,
+				     .size = raw_page(),
+				     .memfd = (uint32_t)fd};
 	ck_assert_int_eq(raw_try(vm, &region), 0);
 	region.addr = (uintptr_t)raw_map(-1, 0, raw_page());
 	ck_assert_int_eq(raw_try(vm, &region), 0);
@@ -445,7 +354,7 @@ START_TEST(guest_memory_begins_as_shared_and_is_at_the_address)
 	struct halves halves;
 
 	NEED_GUEST();
-	NEED_TYPE(TYPE_SW_PROTECTED);
+	NEED_TYPE(RAW_VM_SW_PROTECTED);
 	open_halves(&halves, 0);
 	halves.memory[halves.page] = 9;
 	ck_assert_uint_eq(load(&halves, 1), 9);
@@ -460,7 +369,7 @@ START_TEST(private_page_is_in_the_guest_memfd)
 	struct halves halves;
 
 	NEED_GUEST();
-	NEED_TYPE(TYPE_SW_PROTECTED);
+	NEED_TYPE(RAW_VM_SW_PROTECTED);
 	open_halves(&halves, 0);
 	memset(halves.memory, 9, halves.size);
 	set_private(&halves, 1, true);
@@ -480,7 +389,7 @@ START_TEST(converted_page_shows_what_its_other_half_held)
 	struct halves halves;
 
 	NEED_GUEST();
-	NEED_TYPE(TYPE_SW_PROTECTED);
+	NEED_TYPE(RAW_VM_SW_PROTECTED);
 	open_halves(&halves, 0);
 	store(&halves, 0, 1);
 	set_private(&halves, 0, true);
@@ -501,7 +410,7 @@ START_TEST(private_and_shared_pages_can_alternate)
 	struct halves halves;
 
 	NEED_GUEST();
-	NEED_TYPE(TYPE_SW_PROTECTED);
+	NEED_TYPE(RAW_VM_SW_PROTECTED);
 	open_halves(&halves, 0);
 	for (unsigned int i = 0; i < PAGES; i += 2)
 		set_private(&halves, i, true);
@@ -517,22 +426,27 @@ END_TEST
 
 START_TEST(attributes_are_of_addresses_and_outlive_slots)
 {
+	struct raw_region region;
 	struct halves halves;
 
 	NEED_GUEST();
-	NEED_TYPE(TYPE_SW_PROTECTED);
+	NEED_TYPE(RAW_VM_SW_PROTECTED);
 	open_halves(&halves, 0);
 	set_private(&halves, 0, true);
 	store(&halves, 0, 5);
 	ck_assert_int_eq(raw_delete(halves.vm, 0), 0);
-	ck_assert_int_eq(raw_set(halves.vm, &halves.region), 0);
+	raw_bind(halves.vm, halves.fd, halves.size, halves.memory);
 	ck_assert_uint_eq(load(&halves, 0), 5);
 	ck_assert_uint_eq(halves.memory[0], 0);
 	/* Elsewhere the same file range is shared until somebody says otherwise. */
 	ck_assert_int_eq(raw_delete(halves.vm, 0), 0);
-	halves.region.gpa = NOWHERE;
-	ck_assert_int_eq(raw_set(halves.vm, &halves.region), 0);
-	ck_assert_int_eq(guest_store(&halves.guest, NOWHERE, 6), KVM_EXIT_HLT);
+	region = (struct raw_region){.flags = RAW_GUEST_MEMFD,
+				     .gpa = RAW_NOWHERE,
+				     .size = halves.size,
+				     .addr = (uintptr_t)halves.memory,
+				     .memfd = (uint32_t)halves.fd};
+	ck_assert_int_eq(raw_set(halves.vm, &region), 0);
+	ck_assert_int_eq(guest_store(&halves.guest, RAW_NOWHERE, 6), KVM_EXIT_HLT);
 	ck_assert_uint_eq(halves.memory[0], 6);
 	close_halves(&halves);
 }
@@ -543,13 +457,13 @@ START_TEST(punched_private_page_reads_zero)
 	struct halves halves;
 
 	NEED_GUEST();
-	NEED_TYPE(TYPE_SW_PROTECTED);
+	NEED_TYPE(RAW_VM_SW_PROTECTED);
 	open_halves(&halves, 0);
 	set_private(&halves, 0, true);
 	set_private(&halves, 1, true);
 	store(&halves, 0, 5);
 	store(&halves, 1, 6);
-	ck_assert_int_eq(punch(&halves, 0), 0);
+	ck_assert_int_eq(raw_punch(halves.fd, 0, halves.page), 0);
 	ck_assert_uint_eq(load(&halves, 0), 0);
 	ck_assert_uint_eq(load(&halves, 1), 6);
 	store(&halves, 0, 7);
@@ -563,10 +477,10 @@ START_TEST(punch_leaves_the_shared_half_alone)
 	struct halves halves;
 
 	NEED_GUEST();
-	NEED_TYPE(TYPE_SW_PROTECTED);
+	NEED_TYPE(RAW_VM_SW_PROTECTED);
 	open_halves(&halves, 0);
 	store(&halves, 0, 5);
-	ck_assert_int_eq(punch(&halves, 0), 0);
+	ck_assert_int_eq(raw_punch(halves.fd, 0, halves.page), 0);
 	ck_assert_uint_eq(load(&halves, 0), 5);
 	ck_assert_uint_eq(halves.memory[0], 5);
 	close_halves(&halves);
@@ -578,10 +492,9 @@ START_TEST(allocated_private_page_reads_zero)
 	struct halves halves;
 
 	NEED_GUEST();
-	NEED_TYPE(TYPE_SW_PROTECTED);
+	NEED_TYPE(RAW_VM_SW_PROTECTED);
 	open_halves(&halves, 0);
-	ck_assert_int_eq(
-		raw_result(fallocate(halves.fd, FALLOC_FL_KEEP_SIZE, 0, (off_t)halves.size)), 0);
+	ck_assert_int_eq(raw_allocate(halves.fd, 0, halves.size), 0);
 	set_private(&halves, 0, true);
 	ck_assert_uint_eq(load(&halves, 0), 0);
 	close_halves(&halves);
@@ -594,9 +507,8 @@ START_TEST(guest_memfd_with_mmap_holds_both_halves)
 	struct halves halves;
 
 	NEED_GUEST();
-	NEED_TYPE(TYPE_SW_PROTECTED);
-	if (device_cap(RAW_CAP_GUEST_MEMFD_FLAGS) <= 0)
-		SKIP("this kernel has no guest_memfd with MMAP");
+	NEED_TYPE(RAW_VM_SW_PROTECTED);
+	NEED_MMAP();
 	open_halves(&halves, RAW_MMAP);
 	store(&halves, 0, 5);
 	ck_assert_uint_eq(halves.memory[0], 0);
@@ -612,8 +524,8 @@ START_TEST(private_memory_without_mmap_cannot_be_mapped)
 {
 	int vm, fd;
 
-	NEED_TYPE(TYPE_SW_PROTECTED);
-	vm = vm_of_type(TYPE_SW_PROTECTED);
+	NEED_TYPE(RAW_VM_SW_PROTECTED);
+	vm = raw_vm_of_type(RAW_VM_SW_PROTECTED);
 	fd = raw_memfd(vm, raw_page(), 0);
 	ck_assert_int_ge(fd, 0);
 	ck_assert_ptr_eq(mmap(NULL, raw_page(), PROT_READ, MAP_SHARED, fd, 0), MAP_FAILED);
@@ -628,7 +540,7 @@ END_TEST
 /* A page of private memory, mapped, or NULL and a skip. */
 static unsigned char *map_private(void)
 {
-	int vm = vm_of_type(TYPE_SW_PROTECTED);
+	int vm = raw_vm_of_type(RAW_VM_SW_PROTECTED);
 	unsigned char *map = NULL;
 	int fd;
 
@@ -648,7 +560,7 @@ START_TEST(touching_private_memory_is_sigbus)
 {
 	unsigned char *map;
 
-	NEED_TYPE(TYPE_SW_PROTECTED);
+	NEED_TYPE(RAW_VM_SW_PROTECTED);
 	map = map_private();
 	if (!map)
 		return;
@@ -671,12 +583,12 @@ START_TEST(private_memory_cannot_be_populated_or_locked)
 {
 	unsigned char *map;
 
-	NEED_TYPE(TYPE_SW_PROTECTED);
+	NEED_TYPE(RAW_VM_SW_PROTECTED);
 	map = map_private();
 	if (!map)
 		return;
-	ck_assert_int_eq(raw_result(madvise(map, raw_page(), ADVICE_POPULATE_READ)), -EFAULT);
-	ck_assert_int_eq(raw_result(madvise(map, raw_page(), ADVICE_POPULATE_WRITE)), -EFAULT);
+	ck_assert_int_eq(raw_result(madvise(map, raw_page(), RAW_POPULATE_READ)), -EFAULT);
+	ck_assert_int_eq(raw_result(madvise(map, raw_page(), RAW_POPULATE_WRITE)), -EFAULT);
 	ck_assert_int_eq(lock_memory(map, raw_page()), -ENOMEM);
 	munmap(map, raw_page());
 }
@@ -713,7 +625,7 @@ START_TEST(kernel_copies_nothing_to_or_from_private_memory)
 	unsigned char *map;
 	char byte = 1;
 
-	NEED_TYPE(TYPE_SW_PROTECTED);
+	NEED_TYPE(RAW_VM_SW_PROTECTED);
 	map = map_private();
 	if (!map)
 		return;
@@ -735,9 +647,8 @@ START_TEST(memory_that_the_guest_wrote_stays_private)
 	unsigned char *map;
 
 	NEED_GUEST();
-	NEED_TYPE(TYPE_SW_PROTECTED);
-	if (device_cap(RAW_CAP_GUEST_MEMFD_FLAGS) <= 0)
-		SKIP("this kernel has no guest_memfd with MMAP");
+	NEED_TYPE(RAW_VM_SW_PROTECTED);
+	NEED_MMAP();
 	open_halves(&halves, RAW_MMAP);
 	map = raw_map(halves.fd, 0, halves.size);
 	set_private(&halves, 1, true);
@@ -756,7 +667,7 @@ static void add_types(Suite *suite)
 {
 	kernel_case(suite, "private-types");
 	KERNEL_TEST(types_of_the_capability_and_no_others_make_a_vm);
-	KERNEL_LOOP(guest_memfd_of_each_type_takes_its_flags, 0, TYPE_TDX + 1);
+	KERNEL_LOOP(guest_memfd_of_each_type_takes_its_flags, 0, RAW_VM_TDX + 1);
 	KERNEL_TEST(private_vm_has_one_address_space);
 	KERNEL_TEST(private_vm_takes_what_its_capability_of_read_only_slots_says);
 	KERNEL_LOOP(private_vm_binds_a_guest_memfd_with_or_without_an_address, 0, 2);
@@ -765,7 +676,7 @@ static void add_types(Suite *suite)
 static void add_attributes(Suite *suite)
 {
 	kernel_case(suite, "private-attributes");
-	KERNEL_TEST(attribute_of_privacy_shows_on_the_device_and_on_private_vms);
+	KERNEL_TEST(private_attribute_is_of_the_device_and_of_private_vms_alone);
 	KERNEL_TEST(attributes_are_refused_where_the_kernel_has_none);
 	KERNEL_TEST(plain_vm_takes_no_attribute);
 	KERNEL_TEST(attributes_need_a_whole_range_and_no_slot);

@@ -12,8 +12,6 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#define GPA   UINT64_C(0x100000)
-#define CODE  UINT64_C(0x10000)
 #define PAGES 4
 
 /* A VM and some ordinary memory, with a region that would do. */
@@ -38,7 +36,7 @@ static bool open_plain(struct plain *plain)
 	plain->size = PAGES * plain->page;
 	plain->memory = raw_map(-1, 0, plain->size);
 	plain->region = (struct raw_region){
-		.gpa = GPA, .size = plain->size, .addr = (uintptr_t)plain->memory};
+		.gpa = RAW_GPA, .size = plain->size, .addr = (uintptr_t)plain->memory};
 	return true;
 }
 
@@ -48,95 +46,7 @@ static void close_plain(const struct plain *plain)
 	close(plain->vm);
 }
 
-/* The guest's code under slot 10, and its vCPU. */
-static void open_guest(struct plain *plain, struct guest *guest, char **code)
-{
-	*code = raw_map(-1, 0, plain->page);
-	memcpy(*code, guest_code, guest_code_size);
-	ck_assert_int_eq(raw_set(plain->vm, &(struct raw_region){.slot = 10,
-								 .gpa = CODE,
-								 .size = plain->page,
-								 .addr = (uintptr_t)*code}),
-			 0);
-	guest_open(guest, plain->vm, CODE);
-}
-
-static void close_guest(struct plain *plain, struct guest *guest, char *code)
-{
-	guest_close(guest);
-	munmap(code, plain->page);
-}
-
 /* ---- Arguments ---- */
-
-/* What makes the kernel refuse a region, and none of it the place of other slots. */
-enum spoilt {
-	SPOILT_SIZE,
-	SPOILT_GPA,
-	SPOILT_ADDR,
-	SPOILT_TAG,
-	SPOILT_KERNEL_ADDR,
-	SPOILT_ADDR_END,
-	SPOILT_FLAG,
-	SPOILT_SPACE,
-	SPOILT_ID,
-	SPOILT_PAGES,
-	SPOILT_COUNT
-};
-
-static const char *const spoilt_names[SPOILT_COUNT] = {
-	"size of part of a page",
-	"guest address in a page",
-	"host address in a page",
-	"host address with a tag",
-	"host address of the kernel",
-	"host address near the end of all",
-	"unknown flag",
-	"address space that is not there",
-	"id beyond the capability",
-	"2^31 pages",
-};
-
-static struct raw_region spoil(const struct plain *plain, enum spoilt how)
-{
-	struct raw_region region = plain->region;
-
-	switch (how) {
-	case SPOILT_SIZE:
-		region.size += 1;
-		break;
-	case SPOILT_GPA:
-		region.gpa += 1;
-		break;
-	case SPOILT_ADDR:
-		region.addr += 1;
-		break;
-	case SPOILT_TAG:
-		region.addr |= UINT64_C(1) << 60;
-		break;
-	case SPOILT_KERNEL_ADDR:
-		region.addr = UINT64_C(1) << 63;
-		break;
-	case SPOILT_ADDR_END:
-		region.addr = -(uint64_t)plain->page;
-		break;
-	case SPOILT_FLAG:
-		region.flags = 1U << 20;
-		break;
-	case SPOILT_SPACE:
-		region.slot |= UINT32_C(64) << 16;
-		break;
-	case SPOILT_ID:
-		region.slot = (uint32_t)raw_cap(plain->vm, KVM_CAP_NR_MEMSLOTS);
-		break;
-	default:
-		/* Refused before anything is allocated; nearly as many would take gigabytes. */
-		region.addr = 0;
-		region.gpa = 0;
-		region.size = (UINT64_C(1) << 31) * plain->page;
-	}
-	return region;
-}
 
 START_TEST(region_must_be_whole_pages_somewhere_possible)
 {
@@ -145,10 +55,10 @@ START_TEST(region_must_be_whole_pages_somewhere_possible)
 
 	if (!open_plain(&plain))
 		return;
-	for (int i = 0; i < SPOILT_COUNT; i++) {
-		region = spoil(&plain, (enum spoilt)i);
-		raw_expect(spoilt_names[i], raw_set(plain.vm, &region), -EINVAL);
-	}
+	raw_expect_spoilt_refused(plain.vm, &plain.region);
+	region = plain.region;
+	region.addr = -(uint64_t)plain.page;
+	raw_expect("host address near the end of all", raw_set(plain.vm, &region), -EINVAL);
 	region = plain.region;
 	region.gpa = -(uint64_t)plain.page;
 	raw_expect("guest addresses that wrap", raw_set(plain.vm, &region), -EINVAL);
@@ -226,7 +136,7 @@ START_TEST(old_call_takes_no_guest_memfd_and_says_so_first)
 	ck_assert_int_eq(raw_set(plain.vm, &plain.region), 0);
 	region = (struct kvm_userspace_memory_region){
 		.slot = 1,
-		.guest_phys_addr = GPA,
+		.guest_phys_addr = RAW_GPA,
 		.memory_size = plain.size,
 		.userspace_addr = (uintptr_t)plain.memory,
 	};
@@ -293,7 +203,7 @@ START_TEST(guest_addresses_may_touch_and_not_overlap)
 
 		other = plain.region;
 		other.slot = 1;
-		other.gpa = GPA + (uint64_t)pages * plain.page;
+		other.gpa = RAW_GPA + (uint64_t)pages * plain.page;
 		ck_assert_int_eq(raw_try(plain.vm, &other), apart ? 0 : -EEXIST);
 	}
 	close_plain(&plain);
@@ -327,10 +237,10 @@ START_TEST(arguments_are_checked_before_the_overlap)
 	ck_assert_int_eq(raw_set(plain.vm, &plain.region), 0);
 	plain.region.slot = 1;
 	raw_expect("overlap alone", raw_set(plain.vm, &plain.region), -EEXIST);
-	for (int i = 0; i < SPOILT_COUNT; i++) {
-		region = spoil(&plain, (enum spoilt)i);
-		raw_expect(spoilt_names[i], raw_set(plain.vm, &region), -EINVAL);
-	}
+	raw_expect_spoilt_refused(plain.vm, &plain.region);
+	region = plain.region;
+	region.addr = -(uint64_t)plain.page;
+	raw_expect("host address near the end of all", raw_set(plain.vm, &region), -EINVAL);
 	raw_expect_end();
 	close_plain(&plain);
 }
@@ -366,9 +276,9 @@ START_TEST(slot_may_not_move_onto_another)
 	ck_assert_int_eq(raw_set(plain.vm, &plain.region), 0);
 	region = plain.region;
 	region.slot = 1;
-	region.gpa = 2 * GPA;
+	region.gpa = 2 * RAW_GPA;
 	ck_assert_int_eq(raw_set(plain.vm, &region), 0);
-	region.gpa = GPA;
+	region.gpa = RAW_GPA;
 	raw_expect("move", raw_set(plain.vm, &region), -EEXIST);
 	region.size -= plain.page;
 	raw_expect("move and resize", raw_set(plain.vm, &region), -EINVAL);
@@ -443,8 +353,9 @@ END_TEST
 
 START_TEST(delete_checks_flags_and_alignment_and_no_more)
 {
-	static const enum spoilt checked[] = {SPOILT_GPA,	  SPOILT_ADDR, SPOILT_TAG,
-					      SPOILT_KERNEL_ADDR, SPOILT_FLAG, SPOILT_SPACE};
+	static const enum raw_spoilt checked[] = {RAW_SPOILT_GPA,  RAW_SPOILT_ADDR,
+						  RAW_SPOILT_TAG,  RAW_SPOILT_KERNEL_ADDR,
+						  RAW_SPOILT_FLAG, RAW_SPOILT_SPACE};
 	struct raw_region region;
 	struct plain plain;
 
@@ -452,12 +363,12 @@ START_TEST(delete_checks_flags_and_alignment_and_no_more)
 		return;
 	ck_assert_int_eq(raw_set(plain.vm, &plain.region), 0);
 	for (size_t i = 0; i < sizeof(checked) / sizeof(checked[0]); i++) {
-		region = spoil(&plain, checked[i]);
+		region = raw_spoil(plain.vm, &plain.region, checked[i]);
 		region.size = 0;
-		raw_expect(spoilt_names[checked[i]], raw_set(plain.vm, &region), -EINVAL);
+		raw_expect(raw_spoilt_names[checked[i]], raw_set(plain.vm, &region), -EINVAL);
 	}
 	region = (struct raw_region){
-		.flags = RAW_LOG_DIRTY, .gpa = 7 * GPA, .offset = 1, .memfd = UINT32_MAX};
+		.flags = RAW_LOG_DIRTY, .gpa = 7 * RAW_GPA, .offset = 1, .memfd = UINT32_MAX};
 	raw_expect("other values", raw_set(plain.vm, &region), 0);
 	raw_expect_end();
 	close_plain(&plain);
@@ -493,23 +404,22 @@ START_TEST(guest_uses_plain_memory)
 	struct plain plain;
 	struct guest guest;
 	uint32_t value;
-	char *code;
 
 	NEED_GUEST();
 	if (!open_plain(&plain))
 		return;
 	ck_assert_int_eq(raw_set(plain.vm, &plain.region), 0);
-	open_guest(&plain, &guest, &code);
-	ck_assert_int_eq(guest_store(&guest, GPA + 8, 0x12345678), KVM_EXIT_HLT);
+	raw_open_guest(plain.vm, &guest);
+	ck_assert_int_eq(guest_store(&guest, RAW_GPA + 8, 0x12345678), KVM_EXIT_HLT);
 	ck_assert_int_eq(memcmp(plain.memory + 8, "\x78\x56\x34\x12", 4), 0);
 	memcpy(plain.memory + 8, "abcd", 4);
-	ck_assert_int_eq(guest_load(&guest, GPA + 8, &value), KVM_EXIT_HLT);
+	ck_assert_int_eq(guest_load(&guest, RAW_GPA + 8, &value), KVM_EXIT_HLT);
 	ck_assert_int_eq(memcmp(&value, "abcd", 4), 0);
-	ck_assert_int_eq(guest_count(&guest, GPA + 16, 100), KVM_EXIT_HLT);
+	ck_assert_int_eq(guest_count(&guest, RAW_GPA + 16, 100), KVM_EXIT_HLT);
 	ck_assert_int_eq(plain.memory[16], 100);
-	ck_assert_int_eq(guest_await(&guest, GPA + 16, &value), KVM_EXIT_HLT);
+	ck_assert_int_eq(guest_await(&guest, RAW_GPA + 16, &value), KVM_EXIT_HLT);
 	ck_assert_uint_eq(value, 100);
-	close_guest(&plain, &guest, code);
+	guest_close(&guest);
 	close_plain(&plain);
 }
 END_TEST
@@ -518,16 +428,15 @@ START_TEST(guest_without_memory_exits_with_mmio)
 {
 	struct plain plain;
 	struct guest guest;
-	char *code;
 
 	NEED_GUEST();
 	if (!open_plain(&plain))
 		return;
-	open_guest(&plain, &guest, &code);
-	ck_assert_int_eq(guest_store(&guest, GPA + 4, 1), KVM_EXIT_MMIO);
-	ck_assert_uint_eq(guest.mmio_gpa, GPA + 4);
+	raw_open_guest(plain.vm, &guest);
+	ck_assert_int_eq(guest_store(&guest, RAW_GPA + 4, 1), KVM_EXIT_MMIO);
+	ck_assert_uint_eq(guest.mmio_gpa, RAW_GPA + 4);
 	ck_assert(guest.mmio_write);
-	close_guest(&plain, &guest, code);
+	guest_close(&guest);
 	close_plain(&plain);
 }
 END_TEST
@@ -537,7 +446,6 @@ START_TEST(read_only_memory_is_read_and_its_writes_exit)
 	struct plain plain;
 	struct guest guest;
 	uint32_t value;
-	char *code;
 
 	NEED_GUEST();
 	if (!open_plain(&plain))
@@ -546,14 +454,14 @@ START_TEST(read_only_memory_is_read_and_its_writes_exit)
 		SKIP("this VM has no read-only slots");
 	plain.region.flags = RAW_READONLY;
 	ck_assert_int_eq(raw_set(plain.vm, &plain.region), 0);
-	open_guest(&plain, &guest, &code);
+	raw_open_guest(plain.vm, &guest);
 	memcpy(plain.memory, "abcd", 4);
-	ck_assert_int_eq(guest_load(&guest, GPA, &value), KVM_EXIT_HLT);
+	ck_assert_int_eq(guest_load(&guest, RAW_GPA, &value), KVM_EXIT_HLT);
 	ck_assert_int_eq(memcmp(&value, "abcd", 4), 0);
-	ck_assert_int_eq(guest_store(&guest, GPA, 1), KVM_EXIT_MMIO);
-	ck_assert_uint_eq(guest.mmio_gpa, GPA);
+	ck_assert_int_eq(guest_store(&guest, RAW_GPA, 1), KVM_EXIT_MMIO);
+	ck_assert_uint_eq(guest.mmio_gpa, RAW_GPA);
 	ck_assert_int_eq(memcmp(plain.memory, "abcd", 4), 0);
-	close_guest(&plain, &guest, code);
+	guest_close(&guest);
 	close_plain(&plain);
 }
 END_TEST
@@ -563,22 +471,22 @@ START_TEST(slot_whose_memory_is_gone_shows_what_is_mapped_there_next)
 	struct plain plain;
 	struct guest guest;
 	uint32_t value;
-	char *code, *next;
+	char *next;
 
 	NEED_GUEST();
 	if (!open_plain(&plain))
 		return;
 	ck_assert_int_eq(raw_set(plain.vm, &plain.region), 0);
-	open_guest(&plain, &guest, &code);
+	raw_open_guest(plain.vm, &guest);
 	next = mmap(plain.memory, plain.size, PROT_READ | PROT_WRITE,
 		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
 	ck_assert_ptr_eq(next, plain.memory);
 	memcpy(next, "mine", 4);
-	ck_assert_int_eq(guest_load(&guest, GPA, &value), KVM_EXIT_HLT);
+	ck_assert_int_eq(guest_load(&guest, RAW_GPA, &value), KVM_EXIT_HLT);
 	ck_assert_int_eq(memcmp(&value, "mine", 4), 0);
-	ck_assert_int_eq(guest_store(&guest, GPA, 0), KVM_EXIT_HLT);
+	ck_assert_int_eq(guest_store(&guest, RAW_GPA, 0), KVM_EXIT_HLT);
 	ck_assert_int_eq(next[0], 0);
-	close_guest(&plain, &guest, code);
+	guest_close(&guest);
 	close_plain(&plain);
 }
 END_TEST

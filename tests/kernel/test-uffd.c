@@ -16,14 +16,10 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-#define GPA		       UINT64_C(0x100000)
-#define CODE		       UINT64_C(0x10000)
-#define PAGES		       4
-#define USER_MODE_ONLY	       1
-#define MODE_RWP	       (UINT64_C(1) << 3) /* Linux 7.3 */
-#define FEATURE_WP_UNPOPULATED (UINT64_C(1) << 13)
-#define FEATURE_WP_ASYNC       (UINT64_C(1) << 15)
-#define PAGEMAP_WP	       (UINT64_C(1) << 57)
+#define PAGES	       4
+#define USER_MODE_ONLY 1
+#define MODE_RWP       (UINT64_C(1) << 3) /* Linux 7.3 */
+#define PAGEMAP_WP     (UINT64_C(1) << 57)
 
 /* A VM with a guest's code, some memory of the host, and a userfaultfd. */
 struct world {
@@ -33,23 +29,7 @@ struct world {
 	size_t page;
 	size_t size;
 	char *map;
-	char *code;
 };
-
-/* A userfaultfd, or a negative errno. */
-static int open_userfaultfd(int flags, uint64_t features)
-{
-	struct uffdio_api api = {.api = UFFD_API, .features = features};
-	int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | flags);
-	int error;
-
-	if (fd >= 0 && ioctl(fd, UFFDIO_API, &api) < 0) {
-		error = errno;
-		close(fd);
-		return -error;
-	}
-	return fd < 0 ? -errno : fd;
-}
 
 static bool open_world(struct world *world, int flags, uint64_t features, bool memfd)
 {
@@ -63,8 +43,8 @@ static bool open_world(struct world *world, int flags, uint64_t features, bool m
 	*world = (struct world){.vm = raw_vm(), .memfd = -1, .page = raw_page()};
 	world->size = PAGES * world->page;
 	if (memfd && !raw_has_shared(world->vm))
-		missing = "this kernel has no guest_memfd that the host can map";
-	world->uffd = missing ? -1 : open_userfaultfd(flags, features);
+		missing = RAW_NO_SHARED;
+	world->uffd = missing ? -1 : raw_userfaultfd(flags, features);
 	if (!missing && world->uffd < 0) {
 		snprintf(reason, sizeof(reason), "userfaultfd: %s", strerror(-world->uffd));
 		missing = reason;
@@ -85,41 +65,27 @@ static bool open_world(struct world *world, int flags, uint64_t features, bool m
 static void close_world(struct world *world)
 {
 	munmap(world->map, world->size);
-	if (world->code)
-		munmap(world->code, world->page);
 	close(world->memfd);
 	close(world->uffd);
 	close(world->vm);
 }
 
-/* The memory as slot 0, bound or plain, and a guest whose code is slot 10. */
+/* A guest, and the memory as slot 0, bound or plain. */
 static void open_guest(struct world *world, struct guest *guest, bool bound)
 {
-	world->code = raw_map(-1, 0, world->page);
-	memcpy(world->code, guest_code, guest_code_size);
-	ck_assert_int_eq(raw_set(world->vm, &(struct raw_region){.slot = 10,
-								 .gpa = CODE,
-								 .size = world->page,
-								 .addr = (uintptr_t)world->code}),
-			 0);
-	ck_assert_int_eq(
-		raw_set(world->vm, &(struct raw_region){.flags = bound ? RAW_GUEST_MEMFD : 0,
-							.gpa = GPA,
-							.size = world->size,
-							.addr = (uintptr_t)world->map,
-							.memfd = (uint32_t)world->memfd}),
-		0);
-	guest_open(guest, world->vm, CODE);
+	struct raw_region region = {.flags = bound ? RAW_GUEST_MEMFD : 0,
+				    .gpa = RAW_GPA,
+				    .size = world->size,
+				    .addr = (uintptr_t)world->map,
+				    .memfd = (uint32_t)world->memfd};
+
+	ck_assert_int_eq(raw_set(world->vm, &region), 0);
+	raw_open_guest(world->vm, guest);
 }
 
 static int register_map(const struct world *world, uint64_t mode)
 {
-	struct uffdio_register reg = {
-		.range = {.start = (uintptr_t)world->map, .len = world->size},
-		.mode = mode,
-	};
-
-	return raw_result(ioctl(world->uffd, UFFDIO_REGISTER, &reg));
+	return raw_userfaultfd_register(world->uffd, world->map, world->size, mode, NULL);
 }
 
 /* ---- What can be registered ---- */
@@ -178,7 +144,7 @@ START_TEST(userfaultfd_takes_asynchronous_write_protection)
 {
 	struct world world;
 
-	if (!open_world(&world, 0, FEATURE_WP_ASYNC | FEATURE_WP_UNPOPULATED, true))
+	if (!open_world(&world, 0, RAW_WP_ASYNC | RAW_WP_UNPOPULATED, true))
 		return;
 	ck_assert_int_eq(register_map(&world, UFFDIO_REGISTER_MODE_WP), 0);
 	close_world(&world);
@@ -215,7 +181,7 @@ static unsigned int written_pages(const struct world *world)
 
 static bool open_tracked(struct world *world)
 {
-	if (!open_world(world, 0, FEATURE_WP_ASYNC | FEATURE_WP_UNPOPULATED, true))
+	if (!open_world(world, 0, RAW_WP_ASYNC | RAW_WP_UNPOPULATED, true))
 		return false;
 	memset(world->map, 0, world->size);
 	ck_assert_int_eq(register_map(world, UFFDIO_REGISTER_MODE_WP), 0);
@@ -248,7 +214,7 @@ START_TEST(write_protection_does_not_show_what_a_guest_writes_to_bound_memory)
 		return;
 	open_guest(&world, &guest, true);
 	protect(&world);
-	ck_assert_int_eq(guest_store(&guest, GPA + 2 * world.page, 7), KVM_EXIT_HLT);
+	ck_assert_int_eq(guest_store(&guest, RAW_GPA + 2 * world.page, 7), KVM_EXIT_HLT);
 	written = written_pages(&world);
 	ck_assert_int_eq(world.map[2 * world.page], 7);
 	ck_assert(written == 0 || written == 1U << 2);
@@ -267,10 +233,10 @@ START_TEST(write_protection_shows_what_a_guest_writes_to_a_plain_slot)
 	if (!open_tracked(&world))
 		return;
 	open_guest(&world, &guest, false);
-	ck_assert_int_eq(guest_store(&guest, GPA + 2 * world.page, 6), KVM_EXIT_HLT);
+	ck_assert_int_eq(guest_store(&guest, RAW_GPA + 2 * world.page, 6), KVM_EXIT_HLT);
 	protect(&world);
 	ck_assert_uint_eq(written_pages(&world), 0);
-	ck_assert_int_eq(guest_store(&guest, GPA + 2 * world.page, 7), KVM_EXIT_HLT);
+	ck_assert_int_eq(guest_store(&guest, RAW_GPA + 2 * world.page, 7), KVM_EXIT_HLT);
 	ck_assert_uint_eq(written_pages(&world), 1U << 2);
 	ck_assert_int_eq(world.map[2 * world.page], 7);
 	guest_close(&guest);
@@ -299,7 +265,7 @@ START_TEST(kernel_is_refused_where_userfaultfd_is_for_user_mode_alone)
 	r = raw_result(process_vm_readv(getpid(), &local, 1, &remote, 1, 0));
 	ck_assert_int_eq(r, -EFAULT);
 	open_guest(&world, &guest, false);
-	r = guest_load(&guest, GPA, &value);
+	r = guest_load(&guest, RAW_GPA, &value);
 	/* An emulated access finds no memory at the host address, and takes it for a device's. */
 	ck_assert(r == -EFAULT || r == KVM_EXIT_MMIO);
 	harness_note("the guest's access: %s", r < 0 ? raw_word(r) : "KVM_EXIT_MMIO");
