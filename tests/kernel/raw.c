@@ -187,6 +187,38 @@ int raw_userfaultfd_register(int userfaultfd, void *addr, size_t size, uint64_t 
 	return r;
 }
 
+/* struct pm_scan_arg and struct page_region */
+struct scan {
+	uint64_t size, flags, start, end, walk_end, regions, region_count, max_pages;
+	uint64_t inverted, all_of, any_of, told;
+};
+
+struct scanned {
+	uint64_t start, end, kinds;
+};
+
+int raw_scan(const void *addr, size_t size, uint64_t kinds)
+{
+	struct scanned found[64];
+	struct scan scan = {.size = sizeof(scan),
+			    .start = (uintptr_t)addr,
+			    .end = (uintptr_t)addr + size,
+			    .regions = (uintptr_t)found,
+			    .region_count = sizeof(found) / sizeof(found[0]),
+			    .any_of = kinds,
+			    .told = kinds};
+	int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	int pages = 0, count, error;
+
+	ck_assert_int_ge(fd, 0);
+	count = ioctl(fd, _IOWR('f', 16, struct scan), &scan);
+	error = errno;
+	close(fd);
+	for (int i = 0; i < count; i++)
+		pages += (int)((found[i].end - found[i].start) / raw_page());
+	return count < 0 ? -error : pages;
+}
+
 size_t raw_page(void)
 {
 	return (size_t)sysconf(_SC_PAGESIZE);

@@ -39,6 +39,9 @@
 #define RAW_COLLAPSE		   25
 #define RAW_WP_UNPOPULATED	   (UINT64_C(1) << 13) /* userfaultfd */
 #define RAW_WP_ASYNC		   (UINT64_C(1) << 15)
+#define RAW_PAGE_WRITTEN	   (UINT64_C(1) << 1) /* PAGEMAP_SCAN */
+#define RAW_PAGE_PRESENT	   (UINT64_C(1) << 3)
+#define RAW_PAGE_SWAPPED	   (UINT64_C(1) << 4)
 
 /* Where tests put things in the guest. */
 #define RAW_CODE      UINT64_C(0x10000)
@@ -152,6 +155,9 @@ int raw_userfaultfd(int flags, uint64_t features);
 /* The calls that the kernel names for this memory are stored unless that is NULL. */
 int raw_userfaultfd_register(int userfaultfd, void *addr, size_t size, uint64_t mode,
 			     uint64_t *calls);
+
+/* How many pages are of any of these kinds, as PAGEMAP_SCAN tells it, or a negative errno. */
+int raw_scan(const void *addr, size_t size, uint64_t kinds);
 
 size_t raw_page(void);
 

@@ -72,10 +72,13 @@ static void check_private_fault(struct machine *machine, uint64_t gpa)
 
 START_TEST(memory_fault_exit_has_a_capability)
 {
-	int cap;
+	int vm, cap;
 
 	NEED_KVM();
 	cap = raw_device_cap(RAW_CAP_MEMORY_FAULT_INFO);
+	vm = raw_vm();
+	ck_assert_int_eq(raw_cap(vm, RAW_CAP_MEMORY_FAULT_INFO), cap);
+	close(vm);
 #ifdef __x86_64__
 	ck_assert_int_eq(cap, 1);
 #else
@@ -226,6 +229,7 @@ static int run_in_child(void *data)
 	int vcpu = *(int *)data;
 
 	CHILD_CHECK(raw_result(ioctl(vcpu, KVM_RUN, 0UL)) == -EIO);
+	CHILD_CHECK(raw_pre_fault(vcpu, NULL) == -EIO);
 	return 0;
 }
 

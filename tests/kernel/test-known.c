@@ -32,9 +32,13 @@
 #define ROUNDS		     50
 #define EVENT_MILLISECONDS   5000 /* for what must come */
 #define SILENCE_MILLISECONDS 500  /* for what must not */
+#define POLICY_BIND	     2
 #define POLICY_INTERLEAVE    3
 #define POLICY_NODE_OF_ADDR  3UL
 #define POLICY_ALLOWED	     4UL
+#define MOVE_OWN	     2 /* move_pages(): what no other process maps */
+#define HUGE_SIZE	     (UINT64_C(2) << 20)
+#define CAP_ARM_MTE	     205
 #define CGROUPS		     "/sys/fs/cgroup"
 
 /* A userfaultfd that can be polled, or a negative errno. */
@@ -144,6 +148,67 @@ START_TEST(fault_unbind_races_with_the_last_close)
 }
 END_TEST
 
+/* What such a kernel then does: its guest has a page that no mapping, punch or count can reach. */
+START_TEST(fault_bind_range_that_wraps_has_pages_past_the_end)
+{
+	const uint64_t last = (UINT64_C(1) << 63) - raw_page();
+	struct raw_shared shared;
+	struct guest guest;
+
+	NEED_THROW_AWAY();
+	NEED_GUEST();
+	if (!raw_open_shared(&shared, PAGES))
+		return;
+	shared.region.offset = last;
+	shared.region.size = 2 * shared.page;
+	if (raw_set(shared.vm, &shared.region) == -EINVAL)
+		SKIP("this kernel refuses a range that wraps");
+	raw_open_guest(shared.vm, &guest);
+	ck_assert_int_eq(guest_store(&guest, RAW_GPA, 5), KVM_EXIT_HLT);
+	if (host_count_resident(shared.map, shared.size))
+		SKIP("the guest's accesses are made at the host address here");
+	ck_assert_int_eq(raw_punch(shared.fd, last, shared.page), -EFBIG);
+	ck_assert_int_eq(raw_punch(shared.fd, 0, last), 0);
+	if (host_can_count_cached())
+		ck_assert_int_eq(host_count_cached(shared.fd), 1);
+	harness_note("a page that is out of reach");
+	kernel_known_fault("bind-range-wraps");
+	guest_close(&guest);
+	raw_close_shared(&shared);
+}
+END_TEST
+
+static int turn_tags_on(int vm)
+{
+	struct kvm_enable_cap cap = {.cap = CAP_ARM_MTE};
+
+	return raw_result(ioctl(vm, KVM_ENABLE_CAP, &cap));
+}
+
+/* Whichever comes first. Linux 6.18 and 6.19 take both. */
+START_TEST(memory_tags_and_guest_memfd_exclude_each_other)
+{
+	struct raw_shared shared;
+	int tags_first, bound_first;
+
+	NEED_KVM();
+	if (raw_device_cap(CAP_ARM_MTE) <= 0)
+		SKIP("guests have no memory tags on this machine");
+	if (!raw_open_shared(&shared, PAGES))
+		return;
+	ck_assert_int_eq(turn_tags_on(shared.vm), 0);
+	tags_first = raw_try(shared.vm, &shared.region);
+	raw_close_shared(&shared);
+	ck_assert(raw_open_shared(&shared, PAGES));
+	raw_bind_shared(&shared);
+	bound_first = turn_tags_on(shared.vm);
+	ck_assert(tags_first == 0 || tags_first == -EINVAL);
+	ck_assert_int_eq(bound_first, tags_first);
+	harness_note("%s", raw_word(tags_first));
+	raw_close_shared(&shared);
+}
+END_TEST
+
 /* ---- Pages ---- */
 
 /* The size of a huge page in one entry of a page table, or 0. */
@@ -221,6 +286,114 @@ static int node_of(const void *addr)
 		0);
 	return node;
 }
+
+/* Two nodes that memory may come from, or none and the test is skipped. */
+static bool choose_nodes(int nodes[2])
+{
+	uint64_t allowed = allowed_nodes();
+	int count = 0;
+
+	for (int node = 0; node < 64 && count < 2; node++) {
+		if (allowed >> node & 1)
+			nodes[count++] = node;
+	}
+	if (count < 2)
+		harness_skip("this machine has one node of memory");
+	return count == 2;
+}
+
+/* From now on this thread's memory comes from one node. */
+static void prefer_node(int node)
+{
+	uint64_t nodes = UINT64_C(1) << node;
+
+	ck_assert_int_eq(raw_result(syscall(SYS_set_mempolicy, POLICY_BIND, &nodes, 64UL)), 0);
+}
+
+static int bind_to_node(void *addr, size_t size, int node)
+{
+	uint64_t nodes = UINT64_C(1) << node;
+
+	return raw_result(syscall(SYS_mbind, addr, size, POLICY_BIND, &nodes, 64UL, 0U));
+}
+
+/* Whether it is the host's or, as a vCPU, the guest's touch. */
+START_TEST(page_comes_from_a_node_of_the_thread_that_touches_it_first)
+{
+	struct raw_shared shared;
+	struct guest guest;
+	int nodes[2];
+
+	NEED_GUEST();
+	if (!choose_nodes(nodes) || !raw_open_shared(&shared, PAGES))
+		return;
+	raw_bind_shared(&shared);
+	raw_open_guest(shared.vm, &guest);
+	for (unsigned int i = 0; i < 4; i++) {
+		prefer_node(nodes[i % 2]);
+		if (i < 2)
+			shared.map[i * shared.page] = 1;
+		else
+			ck_assert_int_eq(guest_store(&guest, RAW_GPA + i * shared.page, 1),
+					 KVM_EXIT_HLT);
+	}
+	for (unsigned int i = 0; i < 4; i++)
+		ck_assert_int_eq(node_of(shared.map + i * shared.page), nodes[i % 2]);
+	guest_close(&guest);
+	raw_close_shared(&shared);
+}
+END_TEST
+
+/* It comes before the vCPU thread's policy where the file can have one, and moves nothing. */
+START_TEST(policy_of_a_file_is_for_the_guest_and_for_pages_to_come)
+{
+	struct raw_shared shared;
+	struct guest guest;
+	int nodes[2], fd, node;
+	bool holds;
+
+	NEED_GUEST();
+	if (!choose_nodes(nodes) || !raw_open_shared(&shared, PAGES))
+		return;
+	/* Asked of another file, as asking leaves a policy behind. */
+	fd = raw_memfd(shared.vm, shared.page, RAW_SHARED);
+	holds = host_policy_holds(fd) == 1;
+	close(fd);
+	raw_bind_shared(&shared);
+	raw_open_guest(shared.vm, &guest);
+	prefer_node(nodes[0]);
+	shared.map[0] = 1;
+	ck_assert_int_eq(bind_to_node(shared.map, shared.size, nodes[1]), 0);
+	ck_assert_int_eq(guest_store(&guest, RAW_GPA + shared.page, 1), KVM_EXIT_HLT);
+	ck_assert_int_eq(node_of(shared.map), nodes[0]);
+	node = node_of(shared.map + shared.page);
+	ck_assert_int_eq(node, nodes[holds ? 1 : 0]);
+	harness_note("%s", holds ? "the file's policy" : "the thread's policy");
+	guest_close(&guest);
+	raw_close_shared(&shared);
+}
+END_TEST
+
+START_TEST(page_does_not_move_to_another_node)
+{
+	int nodes[2], status = 1, r;
+	struct raw_shared shared;
+	void *page;
+
+	if (!choose_nodes(nodes) || !raw_open_shared(&shared, PAGES))
+		return;
+	page = shared.map;
+	prefer_node(nodes[0]);
+	shared.map[0] = 7;
+	r = raw_result(syscall(SYS_move_pages, 0, 1UL, &page, &nodes[1], &status, MOVE_OWN));
+	if (r == -ENOSYS)
+		SKIP("this kernel moves no pages");
+	ck_assert_int_eq(r, 0);
+	ck_assert_int_eq(node_of(page), nodes[0]);
+	ck_assert_uint_eq(shared.map[0], 7);
+	raw_close_shared(&shared);
+}
+END_TEST
 
 /* Of how many pages the node is another than that of the page before. */
 static void note_interleaving(int fd, unsigned int changes)
@@ -384,18 +557,15 @@ START_TEST(fault_pre_fault_overwrites_the_exit_reason)
 }
 END_TEST
 
-/*
- * How often the vCPU's page faults were answered with a mapping, from its statistics; the highest
- * number where they do not tell.
- */
-static uint64_t count_fixed_faults(const struct guest *guest)
+/* A number of a VM's or vCPU's statistics; the highest one where they do not tell. */
+static uint64_t read_statistic(int of, const char *name)
 {
 	struct kvm_stats_header header;
 	struct kvm_stats_desc *desc;
 	uint64_t count = UINT64_MAX;
 	char text[512];
 	off_t place;
-	int fd = ioctl(guest->fd, KVM_GET_STATS_FD, NULL);
+	int fd = ioctl(of, KVM_GET_STATS_FD, NULL);
 
 	ck_assert_int_ge(fd, 0);
 	ck_assert_int_eq((int)pread(fd, &header, sizeof(header), 0), (int)sizeof(header));
@@ -403,7 +573,7 @@ static uint64_t count_fixed_faults(const struct guest *guest)
 	for (uint32_t i = 0; i < header.num_desc && count == UINT64_MAX; i++) {
 		place = (off_t)(header.desc_offset + i * (sizeof(*desc) + header.name_size));
 		ck_assert_int_gt((int)pread(fd, text, sizeof(*desc) + header.name_size, place), 0);
-		if (strcmp(desc->name, "pf_fixed") == 0)
+		if (strcmp(desc->name, name) == 0)
 			ck_assert_int_eq((int)pread(fd, &count, sizeof(count),
 						    (off_t)(header.data_offset + desc->offset)),
 					 (int)sizeof(count));
@@ -411,6 +581,46 @@ static uint64_t count_fixed_faults(const struct guest *guest)
 	close(fd);
 	return count;
 }
+
+/* How often the vCPU's page faults were answered with a mapping. */
+static uint64_t count_fixed_faults(const struct guest *guest)
+{
+	return read_statistic(guest->fd, "pf_fixed");
+}
+
+/* However large and well aligned all is. */
+START_TEST(guest_memfd_is_mapped_in_pages_of_the_smallest_size)
+{
+	struct raw_region region = {
+		.flags = RAW_GUEST_MEMFD, .gpa = RAW_NOWHERE, .size = HUGE_SIZE};
+	struct raw_shared shared;
+	struct guest guest;
+	void *map;
+	int fd;
+
+	NEED_GUEST();
+	if (!raw_open_shared(&shared, PAGES))
+		return;
+	if (read_statistic(shared.vm, "pages_2m") == UINT64_MAX)
+		SKIP("this kernel does not count a guest's large pages");
+	fd = raw_memfd(shared.vm, region.size, RAW_SHARED);
+	ck_assert_int_ge(fd, 0);
+	map = map_aligned(fd, region.size);
+	region.addr = (uintptr_t)map;
+	region.memfd = (uint32_t)fd;
+	ck_assert_int_eq(raw_set(shared.vm, &region), 0);
+	(void)madvise(map, region.size, MADV_HUGEPAGE); /* for kernels that know of it */
+	ck_assert_int_eq(raw_result(madvise(map, region.size, RAW_POPULATE_WRITE)), 0);
+	raw_open_guest(shared.vm, &guest);
+	ck_assert_int_eq(guest_store(&guest, RAW_NOWHERE + shared.page, 1), KVM_EXIT_HLT);
+	ck_assert_uint_eq(read_statistic(shared.vm, "pages_2m"), 0);
+	ck_assert_uint_eq(host_count_resident(map, region.size), HUGE_SIZE / shared.page);
+	guest_close(&guest);
+	munmap(map, region.size);
+	close(fd);
+	raw_close_shared(&shared);
+}
+END_TEST
 
 /* The guest's pages come from the file, and yet a change of the host's mapping takes them away. */
 START_TEST(fault_change_of_the_mapping_unmaps_the_guest)
@@ -459,13 +669,66 @@ static int copy_page(int userfaultfd, void *to)
 	return r;
 }
 
+/* struct uffdio_poison, Linux 6.6 */
+struct poison_range {
+	struct uffdio_range range;
+	uint64_t mode;
+	int64_t done;
+};
+
+/* struct uffdio_move, Linux 6.8 */
+struct move_range {
+	uint64_t to, from, size, mode;
+	int64_t done;
+};
+
+static int zero_page(int userfaultfd, void *addr)
+{
+	struct uffdio_zeropage zero = {.range = {.start = (uintptr_t)addr, .len = raw_page()}};
+
+	return raw_result(ioctl(userfaultfd, UFFDIO_ZEROPAGE, &zero));
+}
+
+static int poison_page(int userfaultfd, void *addr)
+{
+	struct poison_range poison = {.range = {.start = (uintptr_t)addr, .len = raw_page()}};
+
+	return raw_result(ioctl(userfaultfd, _IOWR(0xAA, 8, struct poison_range), &poison));
+}
+
+/* From fresh memory, which must be private. */
+static int move_page(int userfaultfd, void *to)
+{
+	unsigned char *from =
+		mmap(NULL, raw_page(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	struct move_range move = {.to = (uintptr_t)to, .from = (uintptr_t)from, .size = raw_page()};
+	int r;
+
+	ck_assert_ptr_ne(from, MAP_FAILED);
+	from[0] = 1;
+	r = raw_result(ioctl(userfaultfd, _IOWR(0xAA, 5, struct move_range), &move));
+	munmap(from, raw_page());
+	return r;
+}
+
+static const struct {
+	const char *name;
+	unsigned int number;
+	int (*call)(int userfaultfd, void *addr);
+} page_calls[] = {
+	{"UFFDIO_COPY", _UFFDIO_COPY, copy_page},
+	{"UFFDIO_ZEROPAGE", _UFFDIO_ZEROPAGE, zero_page},
+	{"UFFDIO_MOVE", 5, move_page},
+	{"UFFDIO_POISON", 8, poison_page},
+};
+
 /* What the kernel says can be done with the memory, and what then can be. */
 START_TEST(fault_userfaultfd_names_calls_that_fail)
 {
 	struct raw_shared shared;
 	uint64_t calls;
-	bool named;
-	int fd, r;
+	bool fault = false;
+	int fd;
 
 	fd = open_userfaultfd(RAW_WP_ASYNC | RAW_WP_UNPOPULATED);
 	if (fd < 0)
@@ -475,13 +738,18 @@ START_TEST(fault_userfaultfd_names_calls_that_fail)
 	ck_assert_int_eq(raw_userfaultfd_register(fd, shared.map, shared.size,
 						  UFFDIO_REGISTER_MODE_WP, &calls),
 			 0);
-	named = calls >> _UFFDIO_COPY & 1;
-	r = copy_page(fd, shared.map);
-	ck_assert_msg(r == -EINVAL || (r == 0 && named), "%d", r);
-	harness_note("UFFDIO_COPY is %s", !named ? "not named"
-					  : r	 ? "named and fails"
-						 : "named and works");
-	if (named && r < 0)
+	for (size_t i = 0; i < sizeof(page_calls) / sizeof(page_calls[0]); i++) {
+		bool named = calls >> page_calls[i].number & 1;
+		int r = page_calls[i].call(fd, shared.map + i * shared.page);
+
+		ck_assert_msg(r == -EINVAL || (r == 0 && named), "%s: %d", page_calls[i].name, r);
+		harness_note("%s is %s", page_calls[i].name,
+			     !named ? "not named"
+			     : r    ? "named and fails"
+				    : "named and works");
+		fault |= named && r < 0;
+	}
+	if (fault)
 		kernel_known_fault("userfaultfd-names-failing-calls");
 	close(fd);
 	raw_close_shared(&shared);
@@ -515,13 +783,6 @@ static void *delete_other_slot(void *data)
 	deletion->result = raw_delete(deletion->vm, OTHER_SLOT);
 	atomic_store(&deletion->done, true);
 	return NULL;
-}
-
-static void fill_with_zeros(int userfaultfd, void *addr)
-{
-	struct uffdio_zeropage zero = {.range = {.start = (uintptr_t)addr, .len = raw_page()}};
-
-	ck_assert_int_eq(raw_result(ioctl(userfaultfd, UFFDIO_ZEROPAGE, &zero)), 0);
 }
 
 /*
@@ -562,7 +823,7 @@ static bool start_waiting(struct waiting *waiting)
 /* Gives the vCPU its page, after which all must end well. */
 static void end_waiting(struct waiting *waiting)
 {
-	fill_with_zeros(waiting->userfaultfd, waiting->memory);
+	ck_assert_int_eq(zero_page(waiting->userfaultfd, waiting->memory), 0);
 	join(waiting->vcpu_thread);
 	join(waiting->delete_thread);
 	ck_assert_int_eq(waiting->sleeper.result, KVM_EXIT_HLT);
@@ -712,12 +973,15 @@ static bool page_out(void *addr, size_t size)
 	return false;
 }
 
-/* _i 0: anonymous memory, 1: shmem. Absent is not the same as never written. */
+/*
+ * _i 0: anonymous memory, 1: shmem. Absent is not the same as never written: PAGEMAP_SCAN tells of
+ * the one, SEEK_DATA and SEEK_HOLE of the other.
+ */
 START_TEST(mincore_shows_swapped_out_pages_as_absent)
 {
 	size_t size = PAGES * raw_page();
 	unsigned char *memory;
-	int fd = -1, flags = MAP_PRIVATE | MAP_ANONYMOUS;
+	int fd = -1, flags = MAP_PRIVATE | MAP_ANONYMOUS, pages;
 
 	if (!has_swap())
 		SKIP("this machine has no swap");
@@ -733,8 +997,13 @@ START_TEST(mincore_shows_swapped_out_pages_as_absent)
 	memory[0] = 5;
 	ck_assert_uint_eq(host_count_resident(memory, size), PAGES);
 	ck_assert(page_out(memory, size));
-	if (_i == 1)
+	if (_i == 1) {
 		ck_assert_int_eq((int)lseek(fd, 0, SEEK_DATA), 0);
+		ck_assert_int_eq((int)lseek(fd, 0, SEEK_HOLE), (int)size);
+	} else {
+		pages = raw_scan(memory, size, RAW_PAGE_PRESENT | RAW_PAGE_SWAPPED);
+		ck_assert(pages == PAGES || pages == -ENOTTY);
+	}
 	ck_assert_uint_eq(memory[0], 5);
 	munmap(memory, size);
 }
@@ -820,14 +1089,73 @@ START_TEST(first_touch_is_charged_to_whoever_touches)
 }
 END_TEST
 
+struct fill {
+	const char *group; /* a folder */
+	int userfaultfd;
+	unsigned char *map;
+};
+
+static int fill_in_group(void *data)
+{
+	const struct fill *fill = data;
+	long long size = CHARGED_PAGES * (long long)raw_page();
+	long long before;
+
+	CHILD_CHECK(join_group(fill->group) == 0);
+	before = charged_to(fill->group);
+	for (long long i = 0; i < size; i += (long long)raw_page())
+		CHILD_CHECK(copy_page(fill->userfaultfd, fill->map + i) == 0);
+	CHILD_CHECK(charged_to(fill->group) - before < size / 2);
+	return 0;
+}
+
+/* Not to who fills it: so is a memfd charged, while guest_memfd knows only who touches. */
+START_TEST(filled_page_of_a_memfd_is_charged_to_whoever_maps_it)
+{
+	size_t size = CHARGED_PAGES * raw_page();
+	struct fill fill = {.userfaultfd = open_userfaultfd(0)};
+	char group[64];
+	int fd, line;
+
+	if (fill.userfaultfd < 0)
+		SKIP("userfaultfd: %s", strerror(-fill.userfaultfd));
+	snprintf(group, sizeof(group), CGROUPS "/gmem-test-%d", (int)getpid());
+	if (mkdir(group, 0700) < 0)
+		SKIP("no control group can be made: %s", strerror(errno));
+	if (charged_to(group) < 0) {
+		rmdir(group);
+		SKIP("control groups here do not account for memory");
+	}
+	fd = memfd_create("filled", MFD_CLOEXEC);
+	ck_assert_int_eq(ftruncate(fd, (off_t)size), 0);
+	fill.group = group;
+	fill.map = raw_map(fd, 0, size);
+	ck_assert_int_eq(raw_userfaultfd_register(fill.userfaultfd, fill.map, size,
+						  UFFDIO_REGISTER_MODE_MISSING, NULL),
+			 0);
+	line = host_run_child(fill_in_group, &fill);
+	rmdir(group);
+	ck_assert_int_eq(line, 0);
+	ck_assert_uint_eq(host_count_resident(fill.map, size), CHARGED_PAGES);
+	munmap(fill.map, size);
+	close(fd);
+	close(fill.userfaultfd);
+}
+END_TEST
+
 static void add_slots(Suite *suite)
 {
 	kernel_case(suite, "known-slots");
 	KERNEL_TEST(fault_live_slot_loses_its_guest_memfd);
 	KERNEL_TEST(fault_unbind_races_with_the_last_close);
+	KERNEL_TEST(fault_bind_range_that_wraps_has_pages_past_the_end);
+	KERNEL_TEST(memory_tags_and_guest_memfd_exclude_each_other);
 	kernel_case(suite, "known-pages");
 	KERNEL_TEST(fault_guest_memfd_collapses_into_a_huge_page);
 	KERNEL_TEST(fault_interleaved_pages_do_not_alternate);
+	KERNEL_TEST(page_comes_from_a_node_of_the_thread_that_touches_it_first);
+	KERNEL_TEST(policy_of_a_file_is_for_the_guest_and_for_pages_to_come);
+	KERNEL_TEST(page_does_not_move_to_another_node);
 }
 
 static void add_guest(Suite *suite)
@@ -839,6 +1167,7 @@ static void add_guest(Suite *suite)
 	KERNEL_TEST(fault_guest_reads_from_the_host_address);
 	KERNEL_TEST(fault_pre_fault_overwrites_the_exit_reason);
 	KERNEL_TEST(fault_change_of_the_mapping_unmaps_the_guest);
+	KERNEL_TEST(guest_memfd_is_mapped_in_pages_of_the_smallest_size);
 }
 
 static void add_host(Suite *suite)
@@ -851,6 +1180,7 @@ static void add_host(Suite *suite)
 	kernel_case(suite, "known-host");
 	KERNEL_LOOP(mincore_shows_swapped_out_pages_as_absent, 0, 2);
 	KERNEL_TEST(first_touch_is_charged_to_whoever_touches);
+	KERNEL_TEST(filled_page_of_a_memfd_is_charged_to_whoever_maps_it);
 }
 
 Suite *kernel_known_suite(void)

@@ -30,6 +30,13 @@
 #define POLICY_BIND	  2
 #define NR_HOME_NODE	  450 /* Linux 5.17; the same on all architectures */
 
+/* The kernel's own O_LARGEFILE, which the C library hides where all files can be large. */
+#ifdef __aarch64__
+#define LARGE_FILE 0400000
+#else
+#define LARGE_FILE 0100000
+#endif
+
 /* ---- Creation ---- */
 
 START_TEST(create_takes_exactly_the_flags_of_the_capability)
@@ -158,7 +165,25 @@ START_TEST(descriptor_is_inherited_and_read_write)
 	if (!raw_open_shared(&shared, PAGES))
 		return;
 	ck_assert_int_eq(fcntl(shared.fd, F_GETFD), 0);
-	ck_assert_int_eq(fcntl(shared.fd, F_GETFL) & O_ACCMODE, O_RDWR);
+	ck_assert_int_eq(fcntl(shared.fd, F_GETFL), O_RDWR | LARGE_FILE);
+	raw_close_shared(&shared);
+}
+END_TEST
+
+/* Not even with a size that no machine could hold. */
+START_TEST(new_file_has_no_page)
+{
+	struct raw_shared shared;
+	int fd;
+
+	if (!raw_open_shared(&shared, PAGES))
+		return;
+	ck_assert_uint_eq(host_count_resident(shared.map, shared.size), 0);
+	fd = raw_memfd(shared.vm, (UINT64_C(1) << 63) - shared.page, RAW_SHARED);
+	ck_assert_int_ge(fd, 0);
+	if (host_can_count_cached())
+		ck_assert_int_eq(host_count_cached(fd), 0);
+	close(fd);
 	raw_close_shared(&shared);
 }
 END_TEST
@@ -250,9 +275,24 @@ static long do_lseek_set(int fd)
 	return lseek(fd, 0, SEEK_SET);
 }
 
+static long do_lseek_current(int fd)
+{
+	return lseek(fd, 0, SEEK_CUR);
+}
+
+static long do_lseek_end(int fd)
+{
+	return lseek(fd, 0, SEEK_END);
+}
+
 static long do_lseek_data(int fd)
 {
 	return lseek(fd, 0, SEEK_DATA);
+}
+
+static long do_lseek_hole(int fd)
+{
+	return lseek(fd, 0, SEEK_HOLE);
 }
 
 static long do_ftruncate_same(int fd)
@@ -351,7 +391,10 @@ static const struct {
 	{"pread", do_pread, -ESPIPE},
 	{"pwrite", do_pwrite, -ESPIPE},
 	{"lseek(SEEK_SET)", do_lseek_set, -ESPIPE},
+	{"lseek(SEEK_CUR)", do_lseek_current, -ESPIPE},
+	{"lseek(SEEK_END)", do_lseek_end, -ESPIPE},
 	{"lseek(SEEK_DATA)", do_lseek_data, -ESPIPE},
+	{"lseek(SEEK_HOLE)", do_lseek_hole, -ESPIPE},
 	{"ftruncate to its size", do_ftruncate_same, -EINVAL},
 	{"ftruncate to 0", do_ftruncate_shrink, -EINVAL},
 	{"fchmod", do_fchmod, -EINVAL},
@@ -501,6 +544,9 @@ static const struct {
 	{"collapse", FALLOC_FL_COLLAPSE_RANGE, 0, 1, -EOPNOTSUPP},
 	{"insert", FALLOC_FL_INSERT_RANGE, 0, 1, -EOPNOTSUPP},
 	{"nothing", KEEP, 0, 0, -EINVAL},
+	{"punch nothing", PUNCH, 0, 0, -EINVAL},
+	{"less than nothing", KEEP, 1, -1, -EINVAL},
+	{"punch less than nothing", PUNCH, 1, -1, -EINVAL},
 	{"punch without KEEP_SIZE", FALLOC_FL_PUNCH_HOLE, 0, 1, -EOPNOTSUPP},
 	{"punch and zero", PUNCH | FALLOC_FL_ZERO_RANGE, 0, 1, -EOPNOTSUPP},
 	{"zero without KEEP_SIZE", FALLOC_FL_ZERO_RANGE, 0, 1, -EOPNOTSUPP},
@@ -633,6 +679,23 @@ START_TEST(punched_pages_are_gone_and_read_zero)
 }
 END_TEST
 
+/* Allocated pages that nobody touched are nowhere to be seen, and yet take memory until punched. */
+START_TEST(punch_frees_pages_that_nobody_touched)
+{
+	struct raw_shared shared;
+
+	if (!raw_open_shared(&shared, PAGES))
+		return;
+	if (!host_can_count_cached())
+		SKIP("this kernel does not tell a file's pages");
+	ck_assert_int_eq(raw_allocate(shared.fd, 0, shared.size), 0);
+	ck_assert_int_eq(host_count_cached(shared.fd), PAGES);
+	ck_assert_int_eq(raw_punch(shared.fd, shared.page, 2 * shared.page), 0);
+	ck_assert_int_eq(host_count_cached(shared.fd), PAGES - 2);
+	raw_close_shared(&shared);
+}
+END_TEST
+
 /* ---- mmap ---- */
 
 static int try_map(int fd, int prot, int flags, off_t offset)
@@ -718,6 +781,9 @@ START_TEST(mmap_past_the_end_faults_when_touched)
 	ck_assert_int_eq(host_touch(map + shared.size, false), SIGBUS);
 	ck_assert_int_eq(touch_for_code(map + shared.size), BUS_ADRERR);
 	munmap(map, shared.size + shared.page);
+	map = raw_map(shared.fd, shared.size + shared.page, shared.page);
+	ck_assert_int_eq(touch_for_code(map), BUS_ADRERR);
+	munmap(map, shared.page);
 	raw_close_shared(&shared);
 }
 END_TEST
@@ -869,9 +935,22 @@ static int open_direct(void)
 	return fd;
 }
 
+/* A page of guest_memfd of which the host may touch nothing. */
+static void *map_untouchable(const struct raw_shared *shared)
+{
+	int fd = raw_memfd(shared->vm, shared->page, RAW_MMAP);
+	void *map;
+
+	ck_assert_int_ge(fd, 0);
+	map = raw_map(fd, 0, shared->page);
+	close(fd);
+	return map;
+}
+
 START_TEST(direct_io_reaches_a_shared_mapping)
 {
 	struct raw_shared shared;
+	void *untouchable;
 	int file;
 
 	if (!raw_open_shared(&shared, PAGES))
@@ -884,10 +963,19 @@ START_TEST(direct_io_reaches_a_shared_mapping)
 	ck_assert_int_eq((int)pread(file, shared.map + shared.page, shared.page, 0),
 			 (int)shared.page);
 	ck_assert_int_eq(memcmp(shared.map, shared.map + shared.page, shared.page), 0);
+	untouchable = map_untouchable(&shared);
+	ck_assert_int_eq(raw_result(pwrite(file, untouchable, shared.page, 0)), -EFAULT);
+	ck_assert_int_eq(raw_result(pread(file, untouchable, shared.page, 0)), -EFAULT);
+	munmap(untouchable, shared.page);
 	close(file);
 	raw_close_shared(&shared);
 }
 END_TEST
+
+static int pin(int ring, const struct iovec *iov)
+{
+	return raw_result(syscall(SYS_io_uring_register, ring, IORING_REGISTER_BUFFERS, iov, 1U));
+}
 
 /* A device that is given the memory, as with vhost and VFIO, pins it so. */
 START_TEST(shared_mapping_can_be_pinned_for_long)
@@ -903,10 +991,15 @@ START_TEST(shared_mapping_can_be_pinned_for_long)
 	if (ring < 0)
 		SKIP("io_uring: %s", strerror(errno));
 	iov = (struct iovec){raw_map(shared.fd, 0, shared.size), shared.size};
-	ck_assert_int_eq(
-		(int)syscall(SYS_io_uring_register, ring, IORING_REGISTER_BUFFERS, &iov, 1U), 0);
+	ck_assert_int_eq(pin(ring, &iov), 0);
 	close(ring);
 	munmap(iov.iov_base, shared.size);
+	ring = (int)syscall(SYS_io_uring_setup, 1U, &params);
+	ck_assert_int_ge(ring, 0);
+	iov = (struct iovec){map_untouchable(&shared), shared.page};
+	ck_assert_int_eq(pin(ring, &iov), -EFAULT);
+	close(ring);
+	munmap(iov.iov_base, shared.page);
 	raw_close_shared(&shared);
 }
 END_TEST
@@ -1051,8 +1144,10 @@ START_TEST(memory_outlives_vm_and_descriptor)
 
 	if (!raw_open_shared(&shared, PAGES))
 		return;
+	munmap(shared.map, shared.size);
 	close(shared.vm);
 	ck_assert_int_eq(raw_allocate(shared.fd, 0, shared.size), 0);
+	shared.map = raw_map(shared.fd, 0, shared.size);
 	close(shared.fd);
 	shared.map[0] = 3;
 	ck_assert_int_eq(shared.map[0], 3);
@@ -1136,6 +1231,7 @@ static void add_creation(Suite *suite)
 	KERNEL_TEST(create_checks_its_arguments_and_then_needs_a_free_descriptor);
 	KERNEL_TEST(create_ignores_reserved_words);
 	KERNEL_TEST(descriptor_is_inherited_and_read_write);
+	KERNEL_TEST(new_file_has_no_page);
 }
 
 static void add_file(Suite *suite)
@@ -1158,6 +1254,7 @@ static void add_allocation(Suite *suite)
 	KERNEL_TEST(signal_interrupts_an_allocation);
 	KERNEL_TEST(allocated_pages_show_once_touched);
 	KERNEL_TEST(punched_pages_are_gone_and_read_zero);
+	KERNEL_TEST(punch_frees_pages_that_nobody_touched);
 }
 
 static void add_mapping(Suite *suite)

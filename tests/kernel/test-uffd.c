@@ -19,7 +19,12 @@
 #define PAGES	       4
 #define USER_MODE_ONLY 1
 #define MODE_RWP       (UINT64_C(1) << 3) /* Linux 7.3 */
+#define FEATURE_RWP    (UINT64_C(1) << 17)
+#define CALL_RWPROTECT 9
 #define PAGEMAP_WP     (UINT64_C(1) << 57)
+#define DEVICE	       "/dev/userfaultfd"
+#define DEVICE_NEW     _IO(0xAA, 0x00)
+#define NOBODY	       65534
 
 /* A VM with a guest's code, some memory of the host, and a userfaultfd. */
 struct world {
@@ -139,6 +144,31 @@ START_TEST(userfaultfd_lists_its_features)
 }
 END_TEST
 
+/* Linux 7.3: protection from any access. On memory that has it, as guest_memfd has not. */
+START_TEST(access_protection_excludes_write_protection_and_stays)
+{
+	size_t page = raw_page();
+	void *memory = raw_map(-1, 0, page);
+	int fd = raw_userfaultfd(0, FEATURE_RWP);
+	uint64_t calls;
+
+	if (fd < 0)
+		SKIP("this kernel has no protection from all accesses");
+	raw_expect("with WP",
+		   raw_userfaultfd_register(fd, memory, page, MODE_RWP | UFFDIO_REGISTER_MODE_WP,
+					    NULL),
+		   -EINVAL);
+	raw_expect("alone", raw_userfaultfd_register(fd, memory, page, MODE_RWP, &calls), 0);
+	ck_assert_uint_eq(calls >> CALL_RWPROTECT & 1, 1);
+	raw_expect("registered again without it",
+		   raw_userfaultfd_register(fd, memory, page, UFFDIO_REGISTER_MODE_MISSING, NULL),
+		   -EBUSY);
+	raw_expect_end();
+	close(fd);
+	munmap(memory, page);
+}
+END_TEST
+
 /* It is for any mapping, so that it is taken says nothing of the other modes. */
 START_TEST(userfaultfd_takes_asynchronous_write_protection)
 {
@@ -198,6 +228,7 @@ START_TEST(write_protection_shows_what_the_host_writes)
 	ck_assert_uint_eq(written_pages(&world), 0);
 	world.map[world.page] = 1;
 	ck_assert_uint_eq(written_pages(&world), 1U << 1);
+	ck_assert_int_eq(raw_scan(world.map, world.size, RAW_PAGE_WRITTEN), 1);
 	close_world(&world);
 }
 END_TEST
@@ -218,6 +249,7 @@ START_TEST(write_protection_does_not_show_what_a_guest_writes_to_bound_memory)
 	written = written_pages(&world);
 	ck_assert_int_eq(world.map[2 * world.page], 7);
 	ck_assert(written == 0 || written == 1U << 2);
+	ck_assert_int_eq(raw_scan(world.map, world.size, RAW_PAGE_WRITTEN), written ? 1 : 0);
 	harness_note("%s", written ? "seen, as KVM emulates it" : "unseen");
 	guest_close(&guest);
 	close_world(&world);
@@ -238,6 +270,7 @@ START_TEST(write_protection_shows_what_a_guest_writes_to_a_plain_slot)
 	ck_assert_uint_eq(written_pages(&world), 0);
 	ck_assert_int_eq(guest_store(&guest, RAW_GPA + 2 * world.page, 7), KVM_EXIT_HLT);
 	ck_assert_uint_eq(written_pages(&world), 1U << 2);
+	ck_assert_int_eq(raw_scan(world.map, world.size, RAW_PAGE_WRITTEN), 1);
 	ck_assert_int_eq(world.map[2 * world.page], 7);
 	guest_close(&guest);
 	close_world(&world);
@@ -274,6 +307,55 @@ START_TEST(kernel_is_refused_where_userfaultfd_is_for_user_mode_alone)
 }
 END_TEST
 
+/* Whether the kernel's accesses are for everybody to stop. */
+static bool is_for_all(void)
+{
+	FILE *file = fopen("/proc/sys/vm/unprivileged_userfaultfd", "re");
+	int value = 0;
+
+	if (file) {
+		if (fscanf(file, "%d", &value) != 1)
+			value = 0;
+		fclose(file);
+	}
+	return value != 0;
+}
+
+static int open_as_nobody(void *data)
+{
+	const bool *for_all = data;
+	int r;
+
+	CHILD_CHECK(setresgid(NOBODY, NOBODY, NOBODY) == 0);
+	CHILD_CHECK(setresuid(NOBODY, NOBODY, NOBODY) == 0);
+	r = raw_userfaultfd(0, 0);
+	CHILD_CHECK(*for_all ? r >= 0 : r == -EPERM);
+	CHILD_CHECK(raw_userfaultfd(USER_MODE_ONLY, 0) >= 0);
+	return 0;
+}
+
+/* The device is for those who may open it, and asks for no privilege beside that. */
+START_TEST(kernel_is_stopped_only_with_privilege)
+{
+	bool for_all = is_for_all();
+	int fd = raw_userfaultfd(0, 0);
+	int device;
+
+	if (fd < 0)
+		SKIP("userfaultfd: %s", strerror(-fd));
+	if (geteuid() != 0)
+		SKIP("only root can give its privileges up");
+	ck_assert_int_eq(host_run_child(open_as_nobody, &for_all), 0);
+	device = open(DEVICE, O_RDWR | O_CLOEXEC);
+	if (device >= 0)
+		ck_assert_int_ge(ioctl(device, DEVICE_NEW, O_CLOEXEC), 0);
+	harness_note("%s, %s", for_all ? "for all" : "for the privileged",
+		     device >= 0 ? DEVICE : "no " DEVICE);
+	close(device);
+	close(fd);
+}
+END_TEST
+
 Suite *kernel_uffd_suite(void)
 {
 	Suite *suite = suite_create("uffd");
@@ -282,11 +364,13 @@ Suite *kernel_uffd_suite(void)
 	KERNEL_TEST(userfaultfd_takes_a_mode_or_says_einval);
 	KERNEL_TEST(userfaultfd_lists_its_features);
 	KERNEL_TEST(userfaultfd_takes_asynchronous_write_protection);
+	KERNEL_TEST(access_protection_excludes_write_protection_and_stays);
 	kernel_case(suite, "uffd-writes");
 	KERNEL_TEST(write_protection_shows_what_the_host_writes);
 	KERNEL_TEST(write_protection_does_not_show_what_a_guest_writes_to_bound_memory);
 	KERNEL_TEST(write_protection_shows_what_a_guest_writes_to_a_plain_slot);
 	kernel_case(suite, "uffd-access");
 	KERNEL_TEST(kernel_is_refused_where_userfaultfd_is_for_user_mode_alone);
+	KERNEL_TEST(kernel_is_stopped_only_with_privilege);
 	return suite;
 }
