@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 # shellcheck shell=sh
-# For scripts/demo and scripts/test: what they say, the packages they need, the builds they make.
+# For the other scripts here: what they say, the packages they need, the builds they make.
 
 say() {
 	echo "==> $*"
