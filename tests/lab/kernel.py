@@ -22,7 +22,7 @@ LOCK = HERE / "kernels.lock"
 ARCHITECTURES = {"x86-64": "amd64", "arm64": "arm64"}  # the archive's names for them
 SOURCES = ("package", "source", "tarball", "none")
 WHENS = ("always", "full", "never")
-OPTIONS = {"thread": r"single|multi", "patience": r"[1-9][0-9]*", "append": r"\S+"}
+OPTIONS = {"patience": r"[1-9][0-9]*", "append": r"\S+"}
 # Of those that KVM needs, in the order to load them. Where KVM is built in, there are none.
 MODULES = ("irqbypass", "ccp", "kvm", "kvm-amd")
 # The last line whose linux-image packages hold anything.

@@ -45,11 +45,10 @@ THREAD = {"x86-64": "single", "arm64": "multi"}
 
 def command(kernel, folder, image, quiet=False):
     """QEMU's. setpriv, so that no machine outlives the lab, however it ends."""
-    thread = kernel.options.get("thread", THREAD[kernel.arch])
     words = [APPEND[kernel.arch], "panic=-1", *["quiet"] * quiet,
              *filter(None, [kernel.options.get("append")])]
     return ["setpriv", "--pdeathsig", "KILL", "--", *QEMU[kernel.arch],
-            "-accel", f"tcg,thread={thread}", "-m", str(MEMORY_MIB),
+            "-accel", f"tcg,thread={THREAD[kernel.arch]}", "-m", str(MEMORY_MIB),
             "-smp", f"{CPUS},sockets={CPUS}", *NODES, "-nodefaults", "-no-user-config",
             "-nographic", "-serial", "mon:stdio", "-no-reboot",
             "-kernel", str(folder / "vmlinuz"), "-initrd", str(image),
