@@ -270,6 +270,21 @@ START_TEST(bound_slot_keeps_all_that_it_has)
 }
 END_TEST
 
+/* The first page of the file in the first slot, and the second page in the region returned. */
+static struct raw_region bind_two_slots(struct raw_shared *bound)
+{
+	struct raw_region region;
+
+	bound->region.size = bound->page;
+	raw_bind_shared(bound);
+	region = bound->region;
+	region.slot = 1;
+	region.gpa = 2 * RAW_GPA;
+	region.offset = bound->page;
+	ck_assert_int_eq(raw_set(bound->vm, &region), 0);
+	return region;
+}
+
 START_TEST(bound_slot_is_refused_before_the_overlap)
 {
 	struct raw_region region;
@@ -277,13 +292,7 @@ START_TEST(bound_slot_is_refused_before_the_overlap)
 
 	if (!raw_open_shared(&bound, PAGES))
 		return;
-	bound.region.size = bound.page;
-	raw_bind_shared(&bound);
-	region = bound.region;
-	region.slot = 1;
-	region.gpa = 2 * RAW_GPA;
-	region.offset = bound.page;
-	ck_assert_int_eq(raw_set(bound.vm, &region), 0);
+	region = bind_two_slots(&bound);
 	region.gpa = RAW_GPA;
 	ck_assert_int_eq(raw_set(bound.vm, &region), -EINVAL);
 	raw_close_shared(&bound);
@@ -437,18 +446,11 @@ END_TEST
 
 START_TEST(two_slots_can_share_a_file)
 {
-	struct raw_region region;
 	struct raw_shared bound;
 
 	if (!raw_open_shared(&bound, PAGES))
 		return;
-	bound.region.size = bound.page;
-	raw_bind_shared(&bound);
-	region = bound.region;
-	region.slot = 1;
-	region.gpa = 2 * RAW_GPA;
-	region.offset = bound.page;
-	ck_assert_int_eq(raw_set(bound.vm, &region), 0);
+	bind_two_slots(&bound);
 	raw_close_shared(&bound);
 }
 END_TEST
