@@ -6,10 +6,10 @@
 #include "range.h"
 #include "uapi/mm.h"
 #include "verdict.h"
+#include "work.h"
 
 #include <errno.h>
 #include <inttypes.h>
-#include <signal.h>
 #include <stdlib.h>
 
 /* ---- The handle ---- */
@@ -191,70 +191,25 @@ uint64_t gmem_map_get_size(const struct gmem_map *map)
 
 /* ---- Population ---- */
 
-#define PART	    (UINT64_C(32) << 20) /* large enough that taking one costs nothing */
-#define THREADS_MAX 256
+#define PART (UINT64_C(32) << 20) /* large enough that taking one costs nothing */
 
-/* Parts of one range, taken by several threads until none is left or one fails. */
 struct population {
+	struct gmem_work work;
 	const struct gmem_map *map;
-	uint64_t end; /* bytes in the mapping */
 	int advice;
-	_Atomic uint64_t next;
-	_Atomic int error; /* the first failure, negative */
 };
 
-static int populate_part(struct population *work, uint64_t from, uint64_t size)
+static int populate_part(struct gmem_work *work, unsigned int worker, uint64_t from, uint64_t size)
 {
-	const struct gmem_sys *sys = work->map->memfd->sys;
+	const struct population *population = (const struct population *)work;
+	const struct gmem_sys *sys = population->map->memfd->sys;
 	int r;
 
+	(void)worker;
 	do
-		r = sys->madvise(sys, work->map->addr + from, size, work->advice);
+		r = sys->madvise(sys, population->map->addr + from, size, population->advice);
 	while (r == -EINTR);
 	return r;
-}
-
-static void *populate_worker(void *data)
-{
-	struct population *work = data;
-
-	while (atomic_load(&work->error) == 0) {
-		uint64_t from = atomic_fetch_add(&work->next, PART);
-		int none = 0;
-		int r;
-
-		if (from >= work->end)
-			break;
-		r = populate_part(work, from, work->end - from < PART ? work->end - from : PART);
-		if (r < 0)
-			atomic_compare_exchange_strong(&work->error, &none, r);
-	}
-	return NULL;
-}
-
-/* Start helpers, as many as the system gives; a helper that cannot be started is done without. */
-static unsigned int start_helpers(struct population *work, pthread_t *helpers, unsigned int count)
-{
-	unsigned int started = 0;
-	sigset_t all, before;
-
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	while (started < count &&
-	       pthread_create(&helpers[started], NULL, populate_worker, work) == 0)
-		started++;
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	return started;
-}
-
-static unsigned int thread_count(const struct gmem_map *map, uint64_t size, unsigned int wanted)
-{
-	uint64_t parts = (size - 1) / PART + 1;
-	unsigned int count = wanted ? wanted : (unsigned int)map->memfd->sys->cpus(map->memfd->sys);
-
-	if (count > THREADS_MAX)
-		count = THREADS_MAX;
-	return parts < count ? (unsigned int)parts : count;
 }
 
 static int populate_error(const struct gmem_map *map, int error)
@@ -272,20 +227,19 @@ static int populate_error(const struct gmem_map *map, int error)
 
 static int populate(struct gmem_map *map, uint64_t start, uint64_t size, unsigned int threads)
 {
-	struct population work = {
+	struct population population = {
+		.work = {.next = start,
+			 .end = start + size,
+			 .part = PART,
+			 .part_fn = populate_part},
 		.map = map,
-		.end = start + size,
 		.advice = map->prot & GMEM_PROT_WRITE ? MADV_POPULATE_WRITE : MADV_POPULATE_READ,
-		.next = start,
 	};
-	pthread_t helpers[THREADS_MAX];
-	unsigned int started = start_helpers(&work, helpers, thread_count(map, size, threads) - 1);
 	int r;
 
-	populate_worker(&work);
-	while (started > 0)
-		pthread_join(helpers[--started], NULL);
-	r = atomic_load(&work.error);
+	if (threads == 0)
+		threads = (unsigned int)map->memfd->sys->cpus(map->memfd->sys);
+	r = gmem_work_run(&population.work, threads);
 	return r < 0 ? populate_error(map, -r) : 0;
 }
 
@@ -314,9 +268,9 @@ int gmem_map_populate(struct gmem_map *map, uint64_t offset, uint64_t size, unsi
 	if (r < 0)
 		return r;
 	r = gmem_map_check_range(map, offset, size);
-	if (r == 0 && threads > THREADS_MAX)
+	if (r == 0 && threads > GMEM_WORK_THREADS_MAX)
 		r = gmem_fail(EINVAL, GMEM_REASON_ARGUMENT, "%u threads: at most %d", threads,
-			      THREADS_MAX);
+			      GMEM_WORK_THREADS_MAX);
 	if (r == 0)
 		r = populate(map, offset - map->offset, size, threads);
 	return gmem_vm_report(map->memfd->vm, r);
