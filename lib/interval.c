@@ -92,9 +92,15 @@ static void pause_cpu(void)
 #endif
 }
 
-/* One try; false where a writer came between. */
-static bool try_lookup(const struct gmem_interval_set *set, uint64_t point, uint64_t sequence,
-		       struct gmem_interval *found)
+/*
+ * One try; false where a writer came between. `next`, unless NULL, is set to the lowest start after
+ * that of the entry found, or left alone where there is none: a constant of each caller, so that
+ * who does not ask does not pay.
+ */
+static inline __attribute__((always_inline)) bool try_lookup(const struct gmem_interval_set *set,
+							     uint64_t point, uint64_t sequence,
+							     struct gmem_interval *found,
+							     uint64_t *next)
 {
 	const struct gmem_interval_node *node =
 		atomic_load_explicit(&set->root, memory_order_acquire);
@@ -105,7 +111,10 @@ static bool try_lookup(const struct gmem_interval_set *set, uint64_t point, uint
 	for (; node && height > 0; height--) {
 		if (get(&set->sequence) != sequence)
 			return false;
-		node = child(node, floor_index(node, point));
+		i = floor_index(node, point);
+		if (next && i + 1 < get_count(node))
+			*next = get(&node->start[i + 1]);
+		node = child(node, i);
 	}
 	if (get(&set->sequence) != sequence)
 		return false;
@@ -116,6 +125,8 @@ static bool try_lookup(const struct gmem_interval_set *set, uint64_t point, uint
 	found->start = get(&node->start[i]);
 	found->end = get(&node->end[i]);
 	found->word = get(&node->word[i]);
+	if (next && i + 1 < get_count(node))
+		*next = get(&node->start[i + 1]);
 	return get(&set->sequence) == sequence;
 }
 
@@ -125,8 +136,31 @@ int gmem_interval_lookup(const struct gmem_interval_set *set, uint64_t point,
 	for (unsigned int tries = 0; tries < TRIES_MAX; tries++) {
 		uint64_t sequence = atomic_load_explicit(&set->sequence, memory_order_seq_cst);
 
-		if (!(sequence & 1) && try_lookup(set, point, sequence, found))
+		if (!(sequence & 1) && try_lookup(set, point, sequence, found, NULL))
 			return found->word && point >= found->start && point < found->end;
+		pause_cpu();
+	}
+	return -EAGAIN;
+}
+
+int gmem_interval_lookup_run(const struct gmem_interval_set *set, uint64_t point, uint64_t *word,
+			     uint64_t *end)
+{
+	for (unsigned int tries = 0; tries < TRIES_MAX; tries++) {
+		uint64_t sequence = atomic_load_explicit(&set->sequence, memory_order_seq_cst);
+		struct gmem_interval found;
+
+		*end = UINT64_MAX;
+		if (!(sequence & 1) && try_lookup(set, point, sequence, &found, end)) {
+			bool inside = point >= found.start && point < found.end;
+
+			*word = inside ? found.word : 0;
+			if (inside)
+				*end = found.end;
+			else if (point < found.start)
+				*end = found.start;
+			return 0;
+		}
 		pause_cpu();
 	}
 	return -EAGAIN;
@@ -275,15 +309,26 @@ static void update_start(struct path *path, uint32_t level)
 	}
 }
 
+/* Whether nothing in the set comes after the node at `level`. */
+static bool is_last(const struct path *path, uint32_t level)
+{
+	for (level++; level <= path->height; level++)
+		if (path->index[level] + 1 < get_count(path->node[level]))
+			return false;
+	return true;
+}
+
 /*
  * Move the upper part of a full node into a new one, which is returned. Where the new entry goes
- * to the very end, only that moves: a set filled in order gets full nodes.
+ * to the very end of the set, only that moves: a set filled in order gets full nodes. Elsewhere it
+ * must not: entries that come in falling order would get a node each.
  */
-static struct gmem_interval_node *split(struct gmem_interval_set *set,
-					struct gmem_interval_node *node, uint32_t at)
+static struct gmem_interval_node *split(struct gmem_interval_set *set, const struct path *path,
+					uint32_t level, uint32_t at)
 {
+	struct gmem_interval_node *node = path->node[level];
 	struct gmem_interval_node *upper = take_spare(set);
-	uint32_t keep = at == FANOUT ? FANOUT : FANOUT / 2;
+	uint32_t keep = at == FANOUT && is_last(path, level) ? FANOUT : FANOUT / 2;
 
 	for (uint32_t i = keep; i < FANOUT; i++)
 		copy_entry(upper, i - keep, node, i);
@@ -320,7 +365,7 @@ static void insert_at(struct gmem_interval_set *set, struct path *path, uint32_t
 			update_start(path, level);
 		return;
 	}
-	upper = split(set, node, at);
+	upper = split(set, path, level, at);
 	if (at > get_count(node) || get_count(upper) == 0) {
 		insert_entry(upper, at - get_count(node), entry);
 	} else {
@@ -336,12 +381,11 @@ static void insert_at(struct gmem_interval_set *set, struct path *path, uint32_t
 						  .word = (uint64_t)(uintptr_t)upper});
 }
 
-void gmem_interval_insert(struct gmem_interval_set *set, const struct gmem_interval *interval)
+static void insert(struct gmem_interval_set *set, const struct gmem_interval *interval)
 {
 	struct path path;
 	uint32_t at;
 
-	write_begin(set);
 	if (!root_of(set))
 		atomic_store_explicit(&set->root, take_spare(set), memory_order_release);
 	descend(set, interval->start, &path);
@@ -350,7 +394,41 @@ void gmem_interval_insert(struct gmem_interval_set *set, const struct gmem_inter
 		at++;
 	insert_at(set, &path, 0, at, interval);
 	set->count++;
+}
+
+void gmem_interval_insert(struct gmem_interval_set *set, const struct gmem_interval *interval)
+{
+	write_begin(set);
+	insert(set, interval);
 	write_end(set);
+}
+
+static void remove_at(struct gmem_interval_set *set, struct path *path, uint32_t level);
+
+/*
+ * Put child i + 1 of the node above `level` into child i, if both are half a node or less. So nodes
+ * that are thinned out do not stay: two neighbours hold more than that.
+ */
+static bool join(struct gmem_interval_set *set, struct path *path, uint32_t level, uint32_t i)
+{
+	const struct gmem_interval_node *above = path->node[level + 1];
+	struct gmem_interval_node *lower, *upper;
+	uint32_t count;
+
+	if (i + 1 >= get_count(above))
+		return false;
+	lower = child(above, i);
+	upper = child(above, i + 1);
+	count = get_count(lower);
+	if (count + get_count(upper) > FANOUT / 2)
+		return false;
+	for (uint32_t j = 0; j < get_count(upper); j++)
+		copy_entry(lower, count + j, upper, j);
+	put_count(lower, count + get_count(upper));
+	give_spare(set, upper);
+	path->index[level + 1] = i + 1;
+	remove_at(set, path, level + 1);
+	return true;
 }
 
 /* Take the entry at the path's index out of the node at `level`, and empty nodes out of those
@@ -358,14 +436,21 @@ void gmem_interval_insert(struct gmem_interval_set *set, const struct gmem_inter
 static void remove_at(struct gmem_interval_set *set, struct path *path, uint32_t level)
 {
 	struct gmem_interval_node *node = path->node[level];
+	uint32_t i;
 
 	remove_entry(node, path->index[level]);
-	if (get_count(node) == 0 && level < path->height) {
+	if (level == path->height)
+		return;
+	if (get_count(node) == 0) {
 		give_spare(set, node);
 		remove_at(set, path, level + 1);
-	} else if (path->index[level] == 0) {
-		update_start(path, level);
+		return;
 	}
+	if (path->index[level] == 0)
+		update_start(path, level);
+	i = path->index[level + 1];
+	if (!join(set, path, level, i) && i > 0)
+		join(set, path, level, i - 1);
 }
 
 static void shrink_root(struct gmem_interval_set *set)
@@ -379,16 +464,21 @@ static void shrink_root(struct gmem_interval_set *set)
 	}
 }
 
-void gmem_interval_remove(struct gmem_interval_set *set, uint64_t start)
+static void remove_start(struct gmem_interval_set *set, uint64_t start)
 {
 	struct path path;
 
 	descend(set, start, &path);
 	assert(path.node[0] && get(&path.node[0]->start[path.index[0]]) == start);
-	write_begin(set);
 	remove_at(set, &path, 0);
 	shrink_root(set);
 	set->count--;
+}
+
+void gmem_interval_remove(struct gmem_interval_set *set, uint64_t start)
+{
+	write_begin(set);
+	remove_start(set, start);
 	write_end(set);
 }
 
@@ -440,4 +530,40 @@ bool gmem_interval_find(struct gmem_interval_set *set, uint64_t point, struct gm
 		.id = leaf->id[i],
 	};
 	return true;
+}
+
+/* Take [start, end) out of whatever is there. */
+static void cut(struct gmem_interval_set *set, uint64_t start, uint64_t end)
+{
+	struct gmem_interval found;
+
+	while (gmem_interval_find(set, start, &found) && found.start < end) {
+		struct gmem_interval lower = {.start = found.start, .end = start};
+		struct gmem_interval upper = {.start = end, .end = found.end};
+
+		lower.word = upper.word = found.word;
+		remove_start(set, found.start);
+		if (lower.start < lower.end)
+			insert(set, &lower);
+		if (upper.start < upper.end)
+			insert(set, &upper);
+	}
+}
+
+void gmem_interval_assign(struct gmem_interval_set *set, uint64_t start, uint64_t end,
+			  uint64_t word)
+{
+	struct gmem_interval whole = {.start = start, .end = end, .word = word};
+	struct gmem_interval other;
+
+	if (start > 0 && gmem_interval_find(set, start - 1, &other) && other.start < start &&
+	    other.word == word)
+		whole.start = other.start;
+	if (gmem_interval_find(set, end, &other) && other.start <= end && other.word == word)
+		whole.end = other.end;
+	write_begin(set);
+	cut(set, whole.start, whole.end);
+	if (word)
+		insert(set, &whole);
+	write_end(set);
 }

@@ -53,11 +53,27 @@ void gmem_interval_set_word(struct gmem_interval_set *set, uint64_t start, uint6
 bool gmem_interval_find(struct gmem_interval_set *set, uint64_t point, struct gmem_interval *found);
 
 /*
+ * Give [start, end) the reader's word, whatever was there, for readers at one moment; 0 takes it
+ * out. Intervals are cut at both ends, and neighbours with the same word become one; ids are lost.
+ * Room for GMEM_INTERVAL_ASSIGN insertions has been reserved.
+ */
+#define GMEM_INTERVAL_ASSIGN 3
+void gmem_interval_assign(struct gmem_interval_set *set, uint64_t start, uint64_t end,
+			  uint64_t word);
+
+/*
  * Reader: the interval that holds `point` and has a word. `id` is not filled in. 1 found, 0 there
  * is none, -EAGAIN: a writer has been in the way for long, perhaps one that this thread has
  * preempted and that only goes on when this thread sleeps.
  */
 int gmem_interval_lookup(const struct gmem_interval_set *set, uint64_t point,
 			 struct gmem_interval *found);
+
+/*
+ * Reader: what [point, *end) has in common: an interval's word, or 0 where there is none. Its end
+ * is that of the interval, or where the next begins, or UINT64_MAX. 0, or -EAGAIN as above.
+ */
+int gmem_interval_lookup_run(const struct gmem_interval_set *set, uint64_t point, uint64_t *word,
+			     uint64_t *end);
 
 #endif
