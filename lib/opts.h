@@ -11,4 +11,11 @@
  */
 int gmem_opts_read(void *opts, size_t opts_size, const void *from);
 
+/*
+ * Fill in a caller's struct from one of this library's size: only what the caller has room for, and
+ * zeros for what it has beyond that. `sz` stays. check: whether it can be.
+ */
+int gmem_opts_check(const void *opts);
+void gmem_opts_write(void *to, const void *from, size_t from_size);
+
 #endif

@@ -81,10 +81,55 @@ START_TEST(null_is_refused)
 }
 END_TEST
 
+/* ---- Structs that are filled in ---- */
+
+START_TEST(a_senseless_size_cannot_be_filled_in)
+{
+	static const size_t sizes[] = {0, 1, sizeof(size_t), 4097, SIZE_MAX};
+	struct known to = {.sz = sizes[_i]};
+
+	ck_assert_int_eq(gmem_opts_check(&to), -EINVAL);
+	ck_assert_int_eq(gmem_error_get_reason(), GMEM_REASON_OPTS_SIZE);
+}
+END_TEST
+
+START_TEST(any_other_size_can_be_filled_in)
+{
+	static const size_t sizes[] = {sizeof(size_t) + 1, sizeof(struct known), 100, 4096};
+	struct known to = {.sz = sizes[_i]};
+
+	ck_assert_int_eq(gmem_opts_check(&to), 0);
+	ck_assert_int_eq(gmem_opts_check(NULL), -EINVAL);
+	ck_assert_int_eq(gmem_error_get_reason(), GMEM_REASON_NULL);
+}
+END_TEST
+
+/* Callers of each version: what they have room for, zeros beyond that, and not a byte more. */
+START_TEST(as_much_is_written_as_there_is_room_for)
+{
+	static const struct known from = {.sz = 77, .first = 0x1111111111111111, .second = 0x2222};
+	unsigned char bytes[64] __attribute__((aligned(8)));
+	size_t head = sizeof(size_t);
+
+	for (size_t size = head + 1; size <= sizeof(bytes); size++) {
+		size_t known = size < sizeof(from) ? size : sizeof(from);
+
+		memset(bytes, 0xa5, sizeof(bytes));
+		memcpy(bytes, &size, head);
+		gmem_opts_write(bytes, &from, sizeof(from));
+		ck_assert_mem_eq(bytes, &size, head);
+		ck_assert_mem_eq(bytes + head, (const char *)&from + head, known - head);
+		for (size_t i = known; i < sizeof(bytes); i++)
+			ck_assert_uint_eq(bytes[i], i < size ? 0 : 0xa5);
+	}
+}
+END_TEST
+
 static Suite *make_suite(void)
 {
 	Suite *suite = suite_create("opts");
 	TCase *read = tcase_create("read");
+	TCase *fill = tcase_create("fill");
 
 	tcase_add_test(read, same_size_is_copied);
 	tcase_add_test(read, members_that_an_older_caller_lacks_are_zero);
@@ -93,6 +138,10 @@ static Suite *make_suite(void)
 	tcase_add_loop_test(read, a_senseless_size_is_refused, 0, 5);
 	tcase_add_test(read, null_is_refused);
 	suite_add_tcase(suite, read);
+	tcase_add_loop_test(fill, a_senseless_size_cannot_be_filled_in, 0, 5);
+	tcase_add_loop_test(fill, any_other_size_can_be_filled_in, 0, 4);
+	tcase_add_test(fill, as_much_is_written_as_there_is_room_for);
+	suite_add_tcase(suite, fill);
 	return suite;
 }
 
