@@ -93,6 +93,12 @@ static int sys_madvise(const struct gmem_sys *sys, void *addr, size_t size, int 
 	return result(madvise(addr, size, advice));
 }
 
+static int sys_mincore(const struct gmem_sys *sys, void *addr, size_t size, unsigned char *pages)
+{
+	(void)sys;
+	return result(mincore(addr, size, pages));
+}
+
 static int sys_memfd_create(const struct gmem_sys *sys, const char *name, unsigned int flags)
 {
 	(void)sys;
@@ -177,6 +183,15 @@ static void sys_nap(const struct gmem_sys *sys)
 	nanosleep(&time, NULL);
 }
 
+static uint64_t sys_now(const struct gmem_sys *sys)
+{
+	struct timespec time = {0};
+
+	(void)sys;
+	clock_gettime(CLOCK_MONOTONIC, &time);
+	return (uint64_t)time.tv_sec * UINT64_C(1000000000) + (uint64_t)time.tv_nsec;
+}
+
 static size_t sys_page_size(const struct gmem_sys *sys)
 {
 	(void)sys;
@@ -193,6 +208,7 @@ const struct gmem_sys gmem_sys_linux = {
 	.mmap = sys_mmap,
 	.munmap = sys_munmap,
 	.madvise = sys_madvise,
+	.mincore = sys_mincore,
 	.memfd_create = sys_memfd_create,
 	.ftruncate = sys_ftruncate,
 	.mbind = sys_mbind,
@@ -202,5 +218,6 @@ const struct gmem_sys gmem_sys_linux = {
 	.copy_out = sys_copy_out,
 	.cpus = sys_cpus,
 	.nap = sys_nap,
+	.now = sys_now,
 	.page_size = sys_page_size,
 };

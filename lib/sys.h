@@ -31,6 +31,8 @@ struct gmem_sys {
 		    int fd, uint64_t offset, void **addr);
 	int (*munmap)(const struct gmem_sys *sys, void *addr, size_t size);
 	int (*madvise)(const struct gmem_sys *sys, void *addr, size_t size, int advice);
+	/* A byte for each page of the range: bit 0, whether it is in memory. */
+	int (*mincore)(const struct gmem_sys *sys, void *addr, size_t size, unsigned char *pages);
 	int (*memfd_create)(const struct gmem_sys *sys, const char *name, unsigned int flags);
 	int (*ftruncate)(const struct gmem_sys *sys, int fd, uint64_t size);
 	int (*mbind)(const struct gmem_sys *sys, void *addr, size_t size, int mode,
@@ -41,8 +43,9 @@ struct gmem_sys {
 	/* Copy between two places of this process; bytes copied. */
 	ssize_t (*copy_in)(const struct gmem_sys *sys, void *to, const void *from, size_t size);
 	ssize_t (*copy_out)(const struct gmem_sys *sys, void *to, const void *from, size_t size);
-	int (*cpus)(const struct gmem_sys *sys); /* CPUs this thread may run on, at least 1 */
-	void (*nap)(const struct gmem_sys *sys); /* sleep for some 50 us */
+	int (*cpus)(const struct gmem_sys *sys);     /* CPUs this thread may run on, at least 1 */
+	void (*nap)(const struct gmem_sys *sys);     /* sleep for some 50 us */
+	uint64_t (*now)(const struct gmem_sys *sys); /* ns, never going back; no system call */
 	size_t (*page_size)(const struct gmem_sys *sys);
 };
 
