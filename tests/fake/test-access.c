@@ -13,7 +13,7 @@
 #define SIZE	UINT64_C(0x10000)
 #define RW	(GMEM_PROT_READ | GMEM_PROT_WRITE)
 
-static struct script *script;
+static struct gmem_fake *fake;
 static struct gmem_vm *vm;
 static struct gmem_memfd *memfd;
 static struct gmem_slot *slots[8];
@@ -30,11 +30,11 @@ static void bind_slot(struct gmem_slot_opts opts)
 
 #define BIND(...) bind_slot((struct gmem_slot_opts){__VA_ARGS__})
 
-static void start_with(enum script_kernel kernel, uint64_t vm_flags, uint64_t memfd_flags)
+static void start_with(enum gmem_fake_kernel kernel, uint64_t vm_flags, uint64_t memfd_flags)
 {
-	script = script_new(kernel);
-	script_name(script, ram, sizeof(ram), "ram");
-	vm = script_vm(script, vm_flags);
+	fake = script_new(kernel);
+	gmem_fake_name(fake, ram, sizeof(ram), "ram");
+	vm = script_vm(fake, vm_flags);
 	memfd = script_memfd(vm, SIZE, memfd_flags);
 	slot_count = 0;
 	for (size_t i = 0; i < sizeof(ram); i++)
@@ -47,22 +47,22 @@ static void start_with(enum script_kernel kernel, uint64_t vm_flags, uint64_t me
  */
 static void start(void)
 {
-	start_with(SCRIPT_LINUX_6_18, 0, BOTH);
+	start_with(GMEM_FAKE_LINUX_6_18, 0, BOTH);
 	BIND(.gpa = 0x1000, .size = 0x1000, .host = ram);
 	BIND(.gpa = 0x2000, .size = 0x2000, .memfd = memfd, .offset = 0x4000);
 	BIND(.gpa = 0x5000, .size = 0x1000, .host = ram + 0x5000, .flags = GMEM_SLOT_READONLY);
 	BIND(.gpa = 0x6000, .size = 0x1000, .host = ram + 0x6000);
 	BIND(.gpa = 0x1000, .size = 0x1000, .host = ram + 0x8000, .as_id = 1);
-	script_forget(script);
+	gmem_fake_forget(fake);
 }
 
 /* The same addresses, which may be copied the fault-proof way only. */
 static void start_proof(void)
 {
-	start_with(SCRIPT_LINUX_6_18, GMEM_VM_FAULT_PROOF, BOTH);
+	start_with(GMEM_FAKE_LINUX_6_18, GMEM_VM_FAULT_PROOF, BOTH);
 	BIND(.gpa = 0x1000, .size = 0x1000, .host = ram);
 	BIND(.gpa = 0x2000, .size = 0x2000, .memfd = memfd, .offset = 0x4000);
-	script_forget(script);
+	gmem_fake_forget(fake);
 }
 
 /* 0x1000: private alone; 0x2000: private beside ram; 0x3000: a mappable one; 0x4000: ram. */
@@ -70,14 +70,14 @@ static void start_private(void)
 {
 	struct gmem_memfd *shared;
 
-	start_with(SCRIPT_PRIVATE, 0, 0);
+	start_with(GMEM_FAKE_PRIVATE, 0, 0);
 	shared = script_memfd(vm, SIZE, GMEM_MEMFD_MMAP);
 	BIND(.gpa = 0x1000, .size = 0x1000, .memfd = memfd);
 	BIND(.gpa = 0x2000, .size = 0x1000, .memfd = memfd, .offset = 0x2000, .host = ram + 0x2000);
 	BIND(.gpa = 0x3000, .size = 0x1000, .memfd = shared);
 	BIND(.gpa = 0x4000, .size = 0x1000, .host = ram + 0x4000);
 	gmem_memfd_close(shared);
-	script_forget(script);
+	gmem_fake_forget(fake);
 }
 
 static void end(void)
@@ -86,7 +86,7 @@ static void end(void)
 		gmem_slot_close(slots[i]);
 	gmem_memfd_close(memfd);
 	gmem_vm_close(vm);
-	script_end(script);
+	script_end(fake);
 }
 
 /* ---- Look up ---- */
@@ -127,7 +127,7 @@ START_TEST(translate)
 	void *addr = &len;
 	int r;
 
-	script_expect(script, NOTHING);
+	gmem_fake_expect(fake, NOTHING);
 	r = gmem_vm_translate(vm, lookups[_i].as_id, lookups[_i].gpa, lookups[_i].prot, &len,
 			      &addr);
 	if (lookups[_i].error) {
@@ -141,7 +141,7 @@ START_TEST(translate)
 			ck_assert_ptr_eq(addr, ram + lookups[_i].ram);
 		ck_works(gmem_vm_translate(vm, lookups[_i].as_id, lookups[_i].gpa, 0, NULL, &addr));
 	}
-	script_met(script);
+	gmem_fake_met(fake);
 }
 END_TEST
 
@@ -207,7 +207,7 @@ START_TEST(read_and_write)
 	size_t len = copies[_i].len;
 	int r;
 
-	script_expect(script, NOTHING);
+	gmem_fake_expect(fake, NOTHING);
 	for (size_t i = 0; i < sizeof(out); i++)
 		out[i] = (unsigned char)(i * 3 + 1);
 	memcpy(before, ram, sizeof(ram));
@@ -230,7 +230,7 @@ START_TEST(read_and_write)
 		ck_assert_mem_eq(in, out, len);
 	if (copies[_i].write && !copies[_i].read)
 		ck_assert_mem_eq(in, ram + copies[_i].gpa, len);
-	script_met(script);
+	gmem_fake_met(fake);
 }
 END_TEST
 
@@ -263,13 +263,13 @@ START_TEST(proof_calls)
 	unsigned char out[0x3000], in[0x3000];
 
 	memset(out, 5, sizeof(out));
-	script_expect(script, "copy_out(ram+0x800, 0x800)\n"
-			      "copy_out(m2, 0x2000)\n"
-			      "copy_in(ram+0x800, 0x800)\n"
-			      "copy_in(m2, 0x2000)\n");
+	gmem_fake_expect(fake, "copy_out(ram+0x800, 0x800)\n"
+			       "copy_out(m2, 0x2000)\n"
+			       "copy_in(ram+0x800, 0x800)\n"
+			       "copy_in(m2, 0x2000)\n");
 	ck_works(gmem_vm_write(vm, 0, 0x1800, out, 0x2800));
 	ck_works(gmem_vm_read(vm, 0, 0x1800, in, 0x2800));
-	script_met(script);
+	gmem_fake_met(fake);
 	ck_assert_mem_eq(in, out, 0x2800);
 	ck_assert_uint_eq(ram[0xfff], 5);
 }
@@ -279,15 +279,15 @@ START_TEST(proof_in_parts)
 {
 	unsigned char in[0x2000];
 
-	script_expect(script, "copy_in(ram, 0x1000) = 0x10\n"
-			      "copy_in(ram+0x10, 0xff0) = EINTR\n"
-			      "copy_in(ram+0x10, 0xff0) = 1\n"
-			      "copy_in(ram+0x11, 0xfef)\n"
-			      "copy_in(m2, 0x1000) = 0xfff\n"
-			      "copy_in(m2+0xfff, 0x1)\n");
+	gmem_fake_expect(fake, "copy_in(ram, 0x1000) = 0x10\n"
+			       "copy_in(ram+0x10, 0xff0) = EINTR\n"
+			       "copy_in(ram+0x10, 0xff0) = 1\n"
+			       "copy_in(ram+0x11, 0xfef)\n"
+			       "copy_in(m2, 0x1000) = 0xfff\n"
+			       "copy_in(m2+0xfff, 0x1)\n");
 	ck_works(gmem_vm_read(vm, 0, 0x1000, in, 0x2000));
 	ck_assert_mem_eq(in, ram, 0x1000);
-	script_met(script);
+	gmem_fake_met(fake);
 }
 END_TEST
 
@@ -306,13 +306,13 @@ START_TEST(proof_failure)
 	unsigned char bytes[0x2000];
 
 	memset(bytes, 9, sizeof(bytes));
-	script_answer(script, 1, 0x100, "copy_out(ram, ");
-	script_answer(script, 1, proof_failures[_i].answer, "copy_out(ram+0x100, ");
+	gmem_fake_answer(fake, 1, 0x100, "copy_out(ram, ");
+	gmem_fake_answer(fake, 1, proof_failures[_i].answer, "copy_out(ram+0x100, ");
 	script_check_failure(gmem_vm_write(vm, 0, 0x1000, bytes, 0x2000), proof_failures[_i].error,
 			     proof_failures[_i].reason, "write", __FILE__, __LINE__);
 	ck_assert_uint_eq(ram[0xff], 9);
 	ck_assert_uint_ne(ram[0x100], 9);
-	script_answer(script, 1, proof_failures[_i].answer, "copy_in");
+	gmem_fake_answer(fake, 1, proof_failures[_i].answer, "copy_in");
 	script_check_failure(gmem_vm_read(vm, 0, 0x1000, bytes, 0x1000), proof_failures[_i].error,
 			     proof_failures[_i].reason, "read", __FILE__, __LINE__);
 }
@@ -323,19 +323,19 @@ START_TEST(private_copies)
 {
 	unsigned char byte;
 
-	script_expect(script, NOTHING);
+	gmem_fake_expect(fake, NOTHING);
 	ck_works(gmem_vm_read(vm, 0, 0x2010, &byte, 1));
 	ck_assert_uint_eq(byte, ram[0x2010]);
-	script_expect(script, "copy_in(m2+0x10, 0x1)\n"
-			      "copy_out(m2+0x10, 0x1)\n");
+	gmem_fake_expect(fake, "copy_in(m2+0x10, 0x1)\n"
+			       "copy_out(m2+0x10, 0x1)\n");
 	ck_fails(gmem_vm_read(vm, 0, 0x3010, &byte, 1), EFAULT, ACCESS_FAULT);
 	ck_fails(gmem_vm_write(vm, 0, 0x3010, &byte, 1), EFAULT, ACCESS_FAULT);
-	script_expect(script, NOTHING);
+	gmem_fake_expect(fake, NOTHING);
 	ck_works(gmem_vm_read(vm, 0, 0x4010, &byte, 1));
 	ck_assert_uint_eq(byte, ram[0x4010]);
 	ck_fails(gmem_vm_read(vm, 0, 0x1010, &byte, 1), EFAULT, NO_HOST_SIDE);
 	ck_fails(gmem_vm_write(vm, 0, 0x1010, &byte, 1), EFAULT, NO_HOST_SIDE);
-	script_met(script);
+	gmem_fake_met(fake);
 }
 END_TEST
 
@@ -369,12 +369,12 @@ END_TEST
 
 START_TEST(loads_and_stores)
 {
-	script_expect(script, NOTHING);
+	gmem_fake_expect(fake, NOTHING);
 	CHECK_ACCESS(8);
 	CHECK_ACCESS(16);
 	CHECK_ACCESS(32);
 	CHECK_ACCESS(64);
-	script_met(script);
+	gmem_fake_met(fake);
 }
 END_TEST
 
@@ -401,7 +401,7 @@ START_TEST(proof_loads_and_stores)
 	uint64_t eight;
 	uint8_t one;
 
-	script_expect(script, NOTHING);
+	gmem_fake_expect(fake, NOTHING);
 	ck_fails(gmem_vm_load_u8(vm, 0, 0x1010, &one), EOPNOTSUPP, ACCESS_NOT_ATOMIC);
 	ck_fails(gmem_vm_load_u16(vm, 0, 0x1010, &two), EOPNOTSUPP, ACCESS_NOT_ATOMIC);
 	ck_fails(gmem_vm_load_u32(vm, 0, 0x1010, &four), EOPNOTSUPP, ACCESS_NOT_ATOMIC);
@@ -412,7 +412,7 @@ START_TEST(proof_loads_and_stores)
 	ck_fails(gmem_vm_store_u64(vm, 0, 0x1010, 1), EOPNOTSUPP, ACCESS_NOT_ATOMIC);
 	ck_fails(gmem_vm_load_u16(vm, 0, 0x1011, &two), EINVAL, ACCESS_UNALIGNED);
 	ck_fails(gmem_vm_load_u16(vm, 0, 0x8000, &two), EFAULT, GPA_UNMAPPED);
-	script_met(script);
+	gmem_fake_met(fake);
 }
 END_TEST
 
@@ -453,12 +453,12 @@ START_TEST(forked)
 {
 	uint64_t value = 0;
 
-	script_enter_child(script);
+	gmem_fake_enter_child(fake);
 	ck_fails(gmem_vm_read(vm, 0, 0x1000, &value, 1), EIO, FORKED);
 	ck_fails(gmem_vm_write(vm, 0, 0x1000, &value, 1), EIO, FORKED);
 	ck_fails(gmem_vm_load_u64(vm, 0, 0x1000, &value), EIO, FORKED);
 	ck_fails(gmem_vm_store_u64(vm, 0, 0x1000, value), EIO, FORKED);
-	script_leave_child(script);
+	gmem_fake_leave_child(fake);
 	ck_works(gmem_vm_load_u64(vm, 0, 0x1000, &value));
 }
 END_TEST
@@ -486,11 +486,11 @@ static const struct {
 /* It is checked whole before anything is dropped. */
 START_TEST(discard_checks)
 {
-	script_expect(script, NOTHING);
+	gmem_fake_expect(fake, NOTHING);
 	script_check_failure(gmem_vm_discard(vm, discards[_i].gpa, discards[_i].size),
 			     discards[_i].error, discards[_i].reason, "discard", __FILE__,
 			     __LINE__);
-	script_met(script);
+	gmem_fake_met(fake);
 }
 END_TEST
 
@@ -499,20 +499,20 @@ START_TEST(discard_calls)
 	unsigned char zeros[0x1000] = {0}, in[0x1000];
 
 	/* Anonymous memory refuses the first way. */
-	script_expect(script, "madvise(ram, 0x1000, REMOVE) = EINVAL\n"
-			      "madvise(ram, 0x1000, FREE) = 0\n"
-			      "madvise(ram, 0x1000, DONTNEED) = 0\n"
-			      "fallocate(gmem1, KEEP_SIZE|PUNCH_HOLE, 0x4000, 0x1000) = EINTR\n"
-			      "fallocate(gmem1, KEEP_SIZE|PUNCH_HOLE, 0x4000, 0x1000)\n");
+	gmem_fake_expect(fake, "madvise(ram, 0x1000, REMOVE) = EINVAL\n"
+			       "madvise(ram, 0x1000, FREE) = 0\n"
+			       "madvise(ram, 0x1000, DONTNEED) = 0\n"
+			       "fallocate(gmem1, KEEP_SIZE|PUNCH_HOLE, 0x4000, 0x1000) = EINTR\n"
+			       "fallocate(gmem1, KEEP_SIZE|PUNCH_HOLE, 0x4000, 0x1000)\n");
 	ck_works(gmem_vm_discard(vm, 0x1000, 0x2000));
-	script_expect(script, "fallocate(gmem1, KEEP_SIZE|PUNCH_HOLE, 0x5000, 0x1000)\n");
+	gmem_fake_expect(fake, "fallocate(gmem1, KEEP_SIZE|PUNCH_HOLE, 0x5000, 0x1000)\n");
 	ck_works(gmem_vm_write(vm, 0, 0x3000, ram, 0x1000));
 	ck_works(gmem_vm_discard(vm, 0x3000, 0x1000));
 	ck_works(gmem_vm_read(vm, 0, 0x3000, in, 0x1000));
 	ck_assert_mem_eq(in, zeros, sizeof(in));
-	script_expect(script, "madvise(ram+0x6000, 0x1000, REMOVE) = 0\n");
+	gmem_fake_expect(fake, "madvise(ram+0x6000, 0x1000, REMOVE) = 0\n");
 	ck_works(gmem_vm_discard(vm, 0x6000, 0x1000));
-	script_met(script);
+	gmem_fake_met(fake);
 }
 END_TEST
 
@@ -531,7 +531,7 @@ static const struct {
 
 START_TEST(discard_failure)
 {
-	script_fail(script, 0, discard_failures[_i].answer, discard_failures[_i].call);
+	gmem_fake_fail(fake, 0, discard_failures[_i].answer, discard_failures[_i].call);
 	script_check_failure(gmem_vm_discard(vm, 0x1000, 0x2000), discard_failures[_i].error,
 			     discard_failures[_i].reason, "discard", __FILE__, __LINE__);
 }
@@ -540,15 +540,15 @@ END_TEST
 /* Of two halves both are dropped; of a mappable guest_memfd there is one. */
 START_TEST(discard_private)
 {
-	script_expect(script, "fallocate(gmem1, KEEP_SIZE|PUNCH_HOLE, 0, 0x1000)\n"
-			      "fallocate(gmem1, KEEP_SIZE|PUNCH_HOLE, 0x2000, 0x1000)\n"
-			      "madvise(ram+0x2000, 0x1000, REMOVE) = 0\n"
-			      "fallocate(gmem2, KEEP_SIZE|PUNCH_HOLE, 0, 0x1000)\n"
-			      "madvise(ram+0x4000, 0x1000, REMOVE) = 0\n");
+	gmem_fake_expect(fake, "fallocate(gmem1, KEEP_SIZE|PUNCH_HOLE, 0, 0x1000)\n"
+			       "fallocate(gmem1, KEEP_SIZE|PUNCH_HOLE, 0x2000, 0x1000)\n"
+			       "madvise(ram+0x2000, 0x1000, REMOVE) = 0\n"
+			       "fallocate(gmem2, KEEP_SIZE|PUNCH_HOLE, 0, 0x1000)\n"
+			       "madvise(ram+0x4000, 0x1000, REMOVE) = 0\n");
 	ck_works(gmem_vm_discard(vm, 0x1000, 0x4000));
-	script_expect(script, "fallocate(gmem1, KEEP_SIZE|PUNCH_HOLE, 0x2000, 0x1000) = EIO\n");
+	gmem_fake_expect(fake, "fallocate(gmem1, KEEP_SIZE|PUNCH_HOLE, 0x2000, 0x1000) = EIO\n");
 	ck_fails(gmem_vm_discard(vm, 0x2000, 0x3000), EIO, KERNEL_REFUSED);
-	script_met(script);
+	gmem_fake_met(fake);
 }
 END_TEST
 
@@ -556,21 +556,21 @@ END_TEST
 START_TEST(discard_of_maps)
 {
 	struct gmem_map_opts opts = {.sz = sizeof(opts), .offset = 0x8000, .size = 0x8000};
-	int fd = script_make_gmem(script, -1, SIZE, BOTH);
+	int fd = gmem_fake_make_gmem(fake, -1, SIZE, BOTH);
 	struct gmem_memfd *shared;
 	struct gmem_map *map;
 
-	ck_works(gmem_memfd_open_fd_sys(&script->sys, NULL, fd, &shared));
+	ck_works(gmem_fake_open_memfd(fake, NULL, fd, &shared));
 	ck_works(gmem_map_create(shared, &opts, &map));
-	script_close(script, fd);
+	gmem_fake_close_fd(fake, fd);
 	BIND(.gpa = 0x10000, .size = 0x2000, .map = map, .offset = 0x9000);
 	BIND(.gpa = 0x12000, .size = 0x2000, .map = map, .offset = 0xc000, .memfd = memfd);
 	gmem_map_close(map);
-	script_expect(script, "fallocate(gmem4, KEEP_SIZE|PUNCH_HOLE, 0xa000, 0x1000)\n"
-			      "fallocate(gmem1, KEEP_SIZE|PUNCH_HOLE, 0xc000, 0x1000)\n"
-			      "fallocate(gmem4, KEEP_SIZE|PUNCH_HOLE, 0xc000, 0x1000)\n");
+	gmem_fake_expect(fake, "fallocate(gmem4, KEEP_SIZE|PUNCH_HOLE, 0xa000, 0x1000)\n"
+			       "fallocate(gmem1, KEEP_SIZE|PUNCH_HOLE, 0xc000, 0x1000)\n"
+			       "fallocate(gmem4, KEEP_SIZE|PUNCH_HOLE, 0xc000, 0x1000)\n");
 	ck_works(gmem_vm_discard(vm, 0x11000, 0x2000));
-	script_met(script);
+	gmem_fake_met(fake);
 	gmem_memfd_close(shared);
 }
 END_TEST
@@ -580,14 +580,14 @@ START_TEST(discard_of_sealed)
 	struct gmem_memfd_opts opts = {
 		.sz = sizeof(opts), .size = SIZE, .flags = BOTH, .fallback = GMEM_FALLBACK_MEMFD};
 
-	script = script_new(SCRIPT_LINUX_6_12);
-	vm = script_vm(script, 0);
+	fake = script_new(GMEM_FAKE_LINUX_6_12);
+	vm = script_vm(fake, 0);
 	ck_works(gmem_memfd_create(vm, &opts, &memfd));
 	slot_count = 0;
 	BIND(.gpa = 0x1000, .size = 0x2000, .memfd = memfd, .offset = 0x4000);
-	script_expect(script, "fallocate(memfd1, KEEP_SIZE|PUNCH_HOLE, 0x5000, 0x1000)\n");
+	gmem_fake_expect(fake, "fallocate(memfd1, KEEP_SIZE|PUNCH_HOLE, 0x5000, 0x1000)\n");
 	ck_works(gmem_vm_discard(vm, 0x2000, 0x1000));
-	script_met(script);
+	gmem_fake_met(fake);
 	end();
 }
 END_TEST
@@ -604,12 +604,12 @@ START_TEST(reclaim)
 	BIND(.gpa = 0x20000, .size = 0x3000, .memfd = memfd, .offset = 0x9000);
 	gmem_slot_close(slots[--slot_count]);
 	gmem_slot_close(slots[--slot_count]);
-	ck_assert_uint_eq(script_tally(script).inaccessible, 2);
-	script_forget(script);
+	ck_assert_uint_eq(gmem_fake_tally(fake, GMEM_FAKE_INACCESSIBLE), 2);
+	gmem_fake_forget(fake);
 	ck_works(gmem_vm_reclaim(vm, &bytes));
 	ck_assert_uint_eq(bytes, 0x4000);
-	ck_assert_uint_eq(script_count(script, "munmap"), 2);
-	ck_assert_uint_eq(script_tally(script).inaccessible, 0);
+	ck_assert_uint_eq(gmem_fake_count(fake, "munmap"), 2);
+	ck_assert_uint_eq(gmem_fake_tally(fake, GMEM_FAKE_INACCESSIBLE), 0);
 	ck_works(gmem_vm_reclaim(vm, NULL));
 	ck_fails(gmem_vm_reclaim(NULL, &bytes), EINVAL, NULL);
 }
@@ -632,10 +632,10 @@ START_TEST(reclaim_failure)
 	BIND(.gpa = 0x20000, .size = 0x3000, .memfd = memfd, .offset = 0x9000);
 	gmem_slot_close(slots[--slot_count]);
 	gmem_slot_close(slots[--slot_count]);
-	script_fail(script, (unsigned int)_i % 2 + 1, reclaim_failures[_i / 2].error, "munmap");
+	gmem_fake_fail(fake, (unsigned int)_i % 2 + 1, reclaim_failures[_i / 2].error, "munmap");
 	script_check_failure(gmem_vm_reclaim(vm, &first), reclaim_failures[_i / 2].error,
 			     reclaim_failures[_i / 2].reason, "reclaim", __FILE__, __LINE__);
-	script_recover(script);
+	gmem_fake_recover(fake);
 	ck_works(gmem_vm_reclaim(vm, &second));
 	ck_assert_uint_eq(first + second, 0x4000);
 	ck_assert_uint_gt(second, 0);

@@ -20,7 +20,7 @@
 #define RETIRE	"NORESERVE|FIXED"
 #define MANY	4
 
-static struct script *script;
+static struct gmem_fake *fake;
 static struct gmem_vm *vm;
 static struct gmem_memfd *memfd;
 static struct gmem_map *map; /* all of the memfd */
@@ -45,12 +45,12 @@ static void start(void)
 {
 	struct gmem_vm_opts opts = {.sz = sizeof(opts), .log = remember};
 
-	script = script_new(SCRIPT_LINUX_6_18);
-	script_name(script, ram, sizeof(ram), "ram");
-	ck_works(gmem_vm_open_sys(&script->sys, &opts, &vm));
+	fake = script_new(GMEM_FAKE_LINUX_6_18);
+	gmem_fake_name(fake, ram, sizeof(ram), "ram");
+	ck_works(gmem_fake_open_vm(fake, &opts, &vm));
 	memfd = script_memfd(vm, SIZE, BOTH);
 	ck_works(gmem_map_create(memfd, NULL, &map));
-	script_forget(script);
+	gmem_fake_forget(fake);
 	memset(&logged, 0, sizeof(logged));
 }
 
@@ -59,7 +59,7 @@ static void end(void)
 	gmem_map_close(map);
 	gmem_memfd_close(memfd);
 	gmem_vm_close(vm);
-	script_end(script);
+	script_end(fake);
 }
 
 static int create(struct gmem_slot_opts opts, struct gmem_slot **slot)
@@ -135,7 +135,7 @@ START_TEST(many)
 		ck_assert_uint_eq(gmem_slot_get_id(slots[i]), i);
 		ck_assert_ptr_eq(translate(opts[i].gpa), gmem_slot_get_addr(slots[i]));
 	}
-	ck_assert_uint_eq(script_tally(script).slots, MANY);
+	ck_assert_uint_eq(gmem_fake_tally(fake, GMEM_FAKE_SLOTS), MANY);
 	close_many(slots);
 }
 END_TEST
@@ -150,7 +150,7 @@ START_TEST(many_refused)
 	opts[_i].flags = UINT64_C(1) << 40;
 	ck_fails(gmem_slot_create_many(vm, opts, MANY, slots), EINVAL, FLAGS_UNKNOWN);
 	check_all_null(slots);
-	ck_assert_uint_eq(script_count(script, "ioctl"), 0);
+	ck_assert_uint_eq(gmem_fake_count(fake, "ioctl"), 0);
 	ck_assert_int_eq(atoi(gmem_error_get_message() + strlen("entry ")), _i);
 	ck_assert_str_eq(logged.text, gmem_error_get_message());
 	ck_assert_uint_eq(logged.errors, 1);
@@ -178,7 +178,7 @@ START_TEST(many_overlap)
 	opts[3].id = 2;
 	ck_fails(gmem_slot_create_many(vm, opts, MANY, slots), EEXIST, ID_TAKEN);
 	check_all_null(slots);
-	ck_assert_uint_eq(script_count(script, "ioctl"), 0);
+	ck_assert_uint_eq(gmem_fake_count(fake, "ioctl"), 0);
 }
 END_TEST
 
@@ -193,11 +193,11 @@ START_TEST(many_identical)
 	ck_works(gmem_slot_create_many(vm, opts, MANY, slots));
 	ck_assert_ptr_eq(slots[0], before);
 	ck_assert_ptr_eq(slots[1], slots[3]);
-	ck_assert_uint_eq(script_tally(script).slots, 3);
+	ck_assert_uint_eq(gmem_fake_tally(fake, GMEM_FAKE_SLOTS), 3);
 	gmem_slot_close(before);
-	ck_assert_uint_eq(script_tally(script).slots, 3);
+	ck_assert_uint_eq(gmem_fake_tally(fake, GMEM_FAKE_SLOTS), 3);
 	close_many(slots);
-	ck_assert_uint_eq(script_tally(script).slots, 0);
+	ck_assert_uint_eq(gmem_fake_tally(fake, GMEM_FAKE_SLOTS), 0);
 }
 END_TEST
 
@@ -210,10 +210,10 @@ START_TEST(many_identical_undone)
 	fill_many(opts);
 	opts[2] = opts[1];
 	before = make(opts[0]);
-	script_fail(script, 2, ENOMEM, "gmem=");
+	gmem_fake_fail(fake, 2, ENOMEM, "gmem=");
 	ck_fails(gmem_slot_create_many(vm, opts, MANY, slots), ENOMEM, NO_MEMORY);
 	check_all_null(slots);
-	ck_assert_uint_eq(script_tally(script).slots, 1);
+	ck_assert_uint_eq(gmem_fake_tally(fake, GMEM_FAKE_SLOTS), 1);
 	ck_assert_ptr_eq(translate(0x1000), gmem_slot_get_addr(before));
 	check_unmapped(0x2000);
 	gmem_slot_close(before);
@@ -238,11 +238,11 @@ static void refuse_nth(unsigned int n, size_t error)
 	const char *got;
 
 	fill_many(opts);
-	script_forget(script);
-	script_fail(script, n, many_errors[error].kernel, "gmem=");
+	gmem_fake_forget(fake);
+	gmem_fake_fail(fake, n, many_errors[error].kernel, "gmem=");
 	script_check_failure(gmem_slot_create_many(vm, opts, MANY, slots), many_errors[error].error,
 			     many_errors[error].reason, "many", __FILE__, __LINE__);
-	script_recover(script);
+	gmem_fake_recover(fake);
 	check_all_null(slots);
 	ck_assert_int_eq((unsigned int)atoi(gmem_error_get_message() + strlen("entry ")) + 1, n);
 	for (unsigned int i = n - 1; i > 0; i--) {
@@ -254,10 +254,10 @@ static void refuse_nth(unsigned int n, size_t error)
 			 i - 1, i * 0x1000, i + 2);
 		strcat(deletes, line);
 	}
-	got = script_transcript(script);
+	got = gmem_fake_transcript(fake);
 	made = strstr(got, deletes);
 	ck_assert_msg(made, "not deleted so:\n%sbut:\n%s", deletes, got);
-	ck_assert_uint_eq(script_count(script, DELETE), n - 1);
+	ck_assert_uint_eq(gmem_fake_count(fake, DELETE), n - 1);
 	for (unsigned int i = 1; i <= MANY; i++)
 		check_unmapped(i * 0x1000);
 	ck_works(gmem_vm_reclaim(vm, NULL));
@@ -286,15 +286,15 @@ START_TEST(many_undo_fails)
 	uint64_t bytes;
 
 	fill_many(opts);
-	script_allow_left(script, 1, 1);
-	script_fail(script, 4, ENOMEM, "gmem=");
-	script_fail(script, 2, ENOMEM, DELETE); /* of slot 1 */
+	gmem_fake_allow_left(fake, 1, 1);
+	gmem_fake_fail(fake, 4, ENOMEM, "gmem=");
+	gmem_fake_fail(fake, 2, ENOMEM, DELETE); /* of slot 1 */
 	ck_fails(gmem_slot_create_many(vm, opts, MANY, slots), ENOTRECOVERABLE, UNDO_FAILED);
-	script_recover(script);
+	gmem_fake_recover(fake);
 	check_all_null(slots);
-	ck_assert_uint_eq(script_tally(script).slots, 1);
+	ck_assert_uint_eq(gmem_fake_tally(fake, GMEM_FAKE_SLOTS), 1);
 	ck_works(gmem_vm_reclaim(vm, &bytes));
-	ck_assert_uint_eq(script_tally(script).inaccessible, 1);
+	ck_assert_uint_eq(gmem_fake_tally(fake, GMEM_FAKE_INACCESSIBLE), 1);
 	check_unmapped(0x2000);
 	other = make(OPTS(.gpa = 0x10000, .size = 0x1000, .host = ram));
 	ck_assert_uint_eq(gmem_slot_get_id(other), 0);
@@ -306,7 +306,7 @@ START_TEST(many_undo_fails)
 	gmem_map_close(map);
 	gmem_memfd_close(memfd);
 	gmem_vm_close(vm);
-	script_allow_left(script, 1, 0);
+	gmem_fake_allow_left(fake, 1, 0);
 	vm = NULL;
 	map = NULL;
 	memfd = NULL;
@@ -325,18 +325,18 @@ START_TEST(many_undo_fails_over_map)
 	for (unsigned int i = 0; i < 3; i++)
 		opts[i] = OPTS(.sz = sizeof(*opts), .gpa = i * 0x1000, .size = 0x1000, .map = map,
 			       .offset = i * 0x1000);
-	script_allow_left(script, 1, 1);
-	script_fail(script, 1, ENOMEM, "slot=0x2 ");
-	script_fail(script, 2, ENOMEM, "slot=0x1 ");
+	gmem_fake_allow_left(fake, 1, 1);
+	gmem_fake_fail(fake, 1, ENOMEM, "slot=0x2 ");
+	gmem_fake_fail(fake, 2, ENOMEM, "slot=0x1 ");
 	ck_fails(gmem_slot_create_many(vm, opts, 3, slots), ENOTRECOVERABLE, UNDO_FAILED);
-	script_recover(script);
+	gmem_fake_recover(fake);
 	gmem_map_close(map);
-	ck_assert_uint_eq(script_tally(script).inaccessible, 1);
+	ck_assert_uint_eq(gmem_fake_tally(fake, GMEM_FAKE_INACCESSIBLE), 1);
 	ck_works(gmem_vm_reclaim(vm, NULL));
-	ck_assert_uint_eq(script_tally(script).inaccessible, 1);
+	ck_assert_uint_eq(gmem_fake_tally(fake, GMEM_FAKE_INACCESSIBLE), 1);
 	gmem_memfd_close(memfd);
 	gmem_vm_close(vm);
-	script_allow_left(script, 1, 0);
+	gmem_fake_allow_left(fake, 1, 0);
 	vm = NULL;
 	map = NULL;
 	memfd = NULL;
@@ -350,8 +350,8 @@ START_TEST(failure_leaves_map_free)
 	struct gmem_slot *slot;
 	struct gmem_vm *other;
 
-	ck_works(gmem_vm_open_sys(&script->sys, NULL, &other));
-	script_fail(script, 1, ENOMEM, "SET_REGION2");
+	ck_works(gmem_fake_open_vm(fake, NULL, &other));
+	gmem_fake_fail(fake, 1, ENOMEM, "SET_REGION2");
 	ck_fails(gmem_slot_create(vm, &opts, &slot), ENOMEM, NO_MEMORY);
 	ck_works(gmem_slot_create(other, &opts, &slot));
 	gmem_slot_close(slot);
@@ -366,13 +366,13 @@ START_TEST(many_counts)
 	struct gmem_slot_opts opts = {.sz = sizeof(opts)};
 	struct gmem_slot *slot;
 
-	script_expect(script, NOTHING);
+	gmem_fake_expect(fake, NOTHING);
 	ck_fails(gmem_slot_create_many(vm, &opts, 0, &slot), EINVAL, ARGUMENT);
 	ck_fails(gmem_slot_create_many(vm, &opts, 65537, &slot), EINVAL, ARGUMENT);
 	ck_fails(gmem_slot_create_many(vm, &opts, SIZE_MAX, &slot), EINVAL, ARGUMENT);
 	ck_fails(gmem_slot_create_many(vm, NULL, 1, &slot), EINVAL, NULL);
 	ck_fails(gmem_slot_create_many(vm, &opts, 1, NULL), EINVAL, NULL);
-	script_met(script);
+	gmem_fake_met(fake);
 }
 END_TEST
 
@@ -426,7 +426,7 @@ START_TEST(adopt_makes_no_call)
 {
 	struct gmem_slot *slot, *again, *other;
 
-	script_expect(script, NOTHING);
+	gmem_fake_expect(fake, NOTHING);
 	ck_works(adopt(OPTS(.gpa = 0x1000, .size = 0x1000, .memfd = memfd, .flags = FIXED, .id = 3,
 			    .host = ram),
 		       &slot));
@@ -449,7 +449,7 @@ START_TEST(adopt_makes_no_call)
 	ck_fails(gmem_slot_delete(again), ESTALE, SLOT_DELETED);
 	gmem_slot_close(slot);
 	gmem_slot_close(again);
-	script_met(script);
+	gmem_fake_met(fake);
 }
 END_TEST
 
@@ -457,7 +457,7 @@ START_TEST(adopt_refused)
 {
 	struct gmem_slot *slot;
 
-	script_expect(script, NOTHING);
+	gmem_fake_expect(fake, NOTHING);
 	ck_fails(adopt(OPTS(.size = 0x1000, .host = ram), &slot), EINVAL, CONFLICT);
 	ck_fails(adopt(OPTS(.size = 0x1000, .memfd = memfd, .flags = FIXED), &slot), EINVAL,
 		 CONFLICT);
@@ -466,7 +466,7 @@ START_TEST(adopt_refused)
 	ck_fails(adopt(OPTS(.size = 0x1000, .memfd = memfd, .map = map, .flags = FIXED | 1), &slot),
 		 EOPNOTSUPP, MEMFD_NO_DIRTY_LOG);
 	ck_fails(adopt(OPTS(.size = 0, .host = ram, .flags = FIXED), &slot), EINVAL, RANGE_EMPTY);
-	script_met(script);
+	gmem_fake_met(fake);
 }
 END_TEST
 
@@ -497,19 +497,19 @@ START_TEST(delete_calls)
 	struct gmem_slot *slot = make(OPTS(.gpa = 0x1000, .size = 0x1000, .memfd = memfd));
 	void *addr = gmem_slot_get_addr(slot);
 
-	script_expect(script,
-		      "ioctl(vm1, SET_REGION2, slot=0 flags=0 gpa=0x1000 size=0 addr=m3)\n");
+	gmem_fake_expect(fake,
+			 "ioctl(vm1, SET_REGION2, slot=0 flags=0 gpa=0x1000 size=0 addr=m3)\n");
 	ck_works(gmem_slot_delete(slot));
 	check_unmapped(0x1000);
-	script_expect(script, NOTHING);
+	gmem_fake_expect(fake, NOTHING);
 	ck_fails(gmem_slot_delete(slot), ESTALE, SLOT_DELETED);
 	ck_fails(gmem_slot_set_flags(slot, 0), ESTALE, SLOT_DELETED);
 	ck_assert_uint_eq(gmem_slot_get_gpa(slot), 0x1000);
 	ck_assert_uint_eq(gmem_slot_get_size(slot), 0x1000);
 	ck_assert_ptr_eq(gmem_slot_get_addr(slot), addr);
-	script_expect(script, "mmap(m3, 0x1000, NONE, PRIVATE|ANON|NORESERVE|FIXED, -1, 0)\n");
+	gmem_fake_expect(fake, "mmap(m3, 0x1000, NONE, PRIVATE|ANON|NORESERVE|FIXED, -1, 0)\n");
 	gmem_slot_close(slot);
-	script_met(script);
+	gmem_fake_met(fake);
 }
 END_TEST
 
@@ -527,7 +527,7 @@ START_TEST(delete_fails)
 	struct gmem_slot *slot = make(OPTS(.gpa = 0x1000, .size = 0x1000, .memfd = memfd));
 	struct gmem_slot *other;
 
-	script_fail(script, 1, delete_errors[_i].error, DELETE);
+	gmem_fake_fail(fake, 1, delete_errors[_i].error, DELETE);
 	script_check_failure(gmem_slot_delete(slot), delete_errors[_i].error,
 			     delete_errors[_i].reason, "delete", __FILE__, __LINE__);
 	/* It is all as before. */
@@ -547,15 +547,15 @@ START_TEST(close_fails)
 	struct gmem_slot *other;
 	uint64_t bytes;
 
-	script_allow_left(script, 1, 1);
-	script_fail(script, 1, ENOMEM, DELETE);
-	script_forget(script);
+	gmem_fake_allow_left(fake, 1, 1);
+	gmem_fake_fail(fake, 1, ENOMEM, DELETE);
+	gmem_fake_forget(fake);
 	gmem_slot_close(slot);
 	ck_assert_uint_eq(logged.warnings, 1);
 	ck_assert_ptr_nonnull(strstr(logged.text, "slot 0"));
 	ck_assert_ptr_nonnull(strstr(logged.text, "ENOMEM"));
-	ck_assert_uint_eq(script_count(script, RETIRE), 1);
-	ck_assert_uint_eq(script_tally(script).inaccessible, 1);
+	ck_assert_uint_eq(gmem_fake_count(fake, RETIRE), 1);
+	ck_assert_uint_eq(gmem_fake_tally(fake, GMEM_FAKE_INACCESSIBLE), 1);
 	check_unmapped(0x1000);
 	ck_works(gmem_vm_reclaim(vm, &bytes));
 	ck_assert_uint_eq(bytes, 0);
@@ -565,8 +565,8 @@ START_TEST(close_fails)
 	gmem_map_close(map);
 	gmem_memfd_close(memfd);
 	gmem_vm_close(vm);
-	ck_assert_uint_eq(script_tally(script).inaccessible, 1);
-	script_allow_left(script, 1, 0);
+	ck_assert_uint_eq(gmem_fake_tally(fake, GMEM_FAKE_INACCESSIBLE), 1);
+	gmem_fake_allow_left(fake, 1, 0);
 	vm = NULL;
 	map = NULL;
 	memfd = NULL;
@@ -578,17 +578,17 @@ START_TEST(close_fails_over_map)
 {
 	struct gmem_slot *slot = make(OPTS(.gpa = 0x1000, .size = 0x1000, .map = map));
 
-	script_allow_left(script, 1, 1);
-	script_fail(script, 1, ENOMEM, DELETE);
+	gmem_fake_allow_left(fake, 1, 1);
+	gmem_fake_fail(fake, 1, ENOMEM, DELETE);
 	gmem_slot_close(slot);
-	ck_assert_uint_eq(script_tally(script).inaccessible, 0);
+	ck_assert_uint_eq(gmem_fake_tally(fake, GMEM_FAKE_INACCESSIBLE), 0);
 	gmem_map_close(map);
-	ck_assert_uint_eq(script_tally(script).inaccessible, 1);
+	ck_assert_uint_eq(gmem_fake_tally(fake, GMEM_FAKE_INACCESSIBLE), 1);
 	ck_works(gmem_vm_reclaim(vm, NULL));
-	ck_assert_uint_eq(script_tally(script).inaccessible, 1);
+	ck_assert_uint_eq(gmem_fake_tally(fake, GMEM_FAKE_INACCESSIBLE), 1);
 	gmem_memfd_close(memfd);
 	gmem_vm_close(vm);
-	script_allow_left(script, 1, 0);
+	gmem_fake_allow_left(fake, 1, 0);
 	vm = NULL;
 	map = NULL;
 	memfd = NULL;
@@ -616,26 +616,26 @@ START_TEST(set_flags)
 {
 	struct gmem_slot *slot = make(OPTS(.gpa = 0x1000, .size = 0x2000, .map = map));
 
-	script_expect(script,
-		      "ioctl(vm1, SET_REGION2, slot=0 flags=0x1 gpa=0x1000 size=0x2000 addr=m2)\n");
+	gmem_fake_expect(
+		fake, "ioctl(vm1, SET_REGION2, slot=0 flags=0x1 gpa=0x1000 size=0x2000 addr=m2)\n");
 	ck_works(gmem_slot_set_flags(slot, GMEM_SLOT_LOG_DIRTY));
 	ck_assert_uint_eq(gmem_slot_get_flags(slot), GMEM_SLOT_LOG_DIRTY);
-	script_expect(script, NOTHING);
+	gmem_fake_expect(fake, NOTHING);
 	ck_works(gmem_slot_set_flags(slot, GMEM_SLOT_LOG_DIRTY));
 	ck_fails(gmem_slot_set_flags(slot, 3), EINVAL, CONFLICT);
 	ck_fails(gmem_slot_set_flags(slot, 4), EINVAL, FLAGS_UNKNOWN);
 	ck_fails(gmem_slot_set_flags(slot, FIXED), EINVAL, FLAGS_UNKNOWN);
-	script_expect(script, "ioctl(vm1, SET_REGION2, slot=0 flags=0 gpa=0x1000 size=0x2000 "
-			      "addr=m2) = ENOMEM\n");
+	gmem_fake_expect(fake, "ioctl(vm1, SET_REGION2, slot=0 flags=0 gpa=0x1000 size=0x2000 "
+			       "addr=m2) = ENOMEM\n");
 	ck_fails(gmem_slot_set_flags(slot, 0), ENOMEM, NO_MEMORY);
-	script_expect(script, "ioctl(vm1, SET_REGION2, slot=0 flags=0 gpa=0x1000 size=0x2000 "
-			      "addr=m2) = EINVAL\n");
+	gmem_fake_expect(fake, "ioctl(vm1, SET_REGION2, slot=0 flags=0 gpa=0x1000 size=0x2000 "
+			       "addr=m2) = EINVAL\n");
 	ck_fails(gmem_slot_set_flags(slot, 0), EINVAL, KERNEL_REFUSED);
 	ck_assert_uint_eq(gmem_slot_get_flags(slot), GMEM_SLOT_LOG_DIRTY);
-	script_expect(script,
-		      "ioctl(vm1, SET_REGION2, slot=0 flags=0 gpa=0x1000 size=0x2000 addr=m2)\n");
+	gmem_fake_expect(
+		fake, "ioctl(vm1, SET_REGION2, slot=0 flags=0 gpa=0x1000 size=0x2000 addr=m2)\n");
 	ck_works(gmem_slot_set_flags(slot, 0));
-	script_met(script);
+	gmem_fake_met(fake);
 	gmem_slot_close(slot);
 }
 END_TEST
@@ -655,12 +655,12 @@ START_TEST(set_flags_of_guest_memfd)
 {
 	struct gmem_slot *slot = make(OPTS(.gpa = 0x1000, .size = 0x2000, .memfd = memfd));
 
-	script_expect(script, NOTHING);
+	gmem_fake_expect(fake, NOTHING);
 	ck_works(gmem_slot_set_flags(slot, 0));
 	ck_fails(gmem_slot_set_flags(slot, GMEM_SLOT_LOG_DIRTY), EOPNOTSUPP, MEMFD_NO_DIRTY_LOG);
 	ck_fails(gmem_slot_set_flags(slot, GMEM_SLOT_READONLY), EOPNOTSUPP, MEMFD_NO_READONLY);
 	ck_fails(gmem_slot_set_flags(slot, 8), EINVAL, FLAGS_UNKNOWN);
-	script_met(script);
+	gmem_fake_met(fake);
 	gmem_slot_close(slot);
 }
 END_TEST
@@ -682,12 +682,12 @@ static void note(const char *what)
 /* Appends the calls since the last note. */
 static void note_calls(void)
 {
-	const char *line = script_transcript(script);
+	const char *line = gmem_fake_transcript(fake);
 
 	for (; *line; line = strchrnul(line, '\n') + 1)
 		note(strstr(line, DELETE) && strstr(line, DELETE) < strchrnul(line, '\n') ? "delete"
 											  : "set");
-	script_forget(script);
+	gmem_fake_forget(fake);
 }
 
 static int quiesce(void *data)
@@ -719,7 +719,7 @@ static int replace(struct gmem_slot *slot, struct gmem_slot_opts opts)
 	struct gmem_replace_opts how = quiesced();
 
 	opts.sz = sizeof(opts);
-	script_forget(script);
+	gmem_fake_forget(fake);
 	return gmem_slot_replace(slot, &opts, &how);
 }
 
@@ -730,19 +730,19 @@ START_TEST(replace_calls)
 	struct gmem_slot_opts opts = {.sz = sizeof(opts), .gpa = 0x1000, .size = 0x2000};
 
 	opts.memfd = memfd;
-	script_expect(script, "mmap(0, 0x2000, RW, SHARED, gmem1, 0)\n"
-			      "madvise(m4, 0x2000, DONTFORK)\n"
-			      "ioctl(vm1, SET_REGION2, slot=0 flags=0 gpa=0x1000 size=0 addr=m3)\n"
-			      "ioctl(vm1, SET_REGION2, slot=0 flags=0x4 gpa=0x1000 size=0x2000 "
-			      "addr=m4 gmem=gmem1 offset=0)\n"
-			      "mmap(m3, 0x1000, NONE, PRIVATE|ANON|NORESERVE|FIXED, -1, 0)\n");
+	gmem_fake_expect(fake, "mmap(0, 0x2000, RW, SHARED, gmem1, 0)\n"
+			       "madvise(m4, 0x2000, DONTFORK)\n"
+			       "ioctl(vm1, SET_REGION2, slot=0 flags=0 gpa=0x1000 size=0 addr=m3)\n"
+			       "ioctl(vm1, SET_REGION2, slot=0 flags=0x4 gpa=0x1000 size=0x2000 "
+			       "addr=m4 gmem=gmem1 offset=0)\n"
+			       "mmap(m3, 0x1000, NONE, PRIVATE|ANON|NORESERVE|FIXED, -1, 0)\n");
 	ck_works(gmem_slot_replace(slot, &opts, &how));
-	script_expect(script, NOTHING);
+	gmem_fake_expect(fake, NOTHING);
 	ck_assert_uint_eq(gmem_slot_get_size(slot), 0x2000);
 	ck_assert_ptr_eq(translate(0x2000), (char *)gmem_slot_get_addr(slot) + 0x1000);
 	/* What it is already is no change. */
 	ck_works(gmem_slot_replace(slot, &opts, &how));
-	script_met(script);
+	gmem_fake_met(fake);
 	gmem_slot_close(slot);
 }
 END_TEST
@@ -770,11 +770,11 @@ START_TEST(replace_quiesce_fails)
 	struct gmem_replace_opts how = quiesced();
 
 	callbacks.answer = answers[_i];
-	script_expect(script, NOTHING);
+	gmem_fake_expect(fake, NOTHING);
 	script_check_failure(gmem_slot_replace(slot, &opts, &how),
 			     answers[_i] < 0 ? -answers[_i] : EBUSY, GMEM_REASON_QUIESCE_FAILED,
 			     "replace", __FILE__, __LINE__);
-	script_met(script);
+	gmem_fake_met(fake);
 	ck_assert_ptr_null(strstr(callbacks.order, "resume"));
 	ck_assert_ptr_eq(translate(0x1000), gmem_slot_get_addr(slot));
 	gmem_slot_close(slot);
@@ -815,7 +815,7 @@ START_TEST(replace_needs_quiesce)
 	struct gmem_slot_opts opts = {.sz = sizeof(opts), .size = 0x2000, .host = ram};
 	struct gmem_replace_opts how = {.sz = sizeof(how)};
 
-	script_expect(script, NOTHING);
+	gmem_fake_expect(fake, NOTHING);
 	ck_fails(gmem_slot_replace(slot, &opts, &how), EBUSY, NEEDS_QUIESCE);
 	how.quiesce = quiesce;
 	ck_fails(gmem_slot_replace(slot, &opts, &how), EINVAL, CONFLICT);
@@ -824,7 +824,7 @@ START_TEST(replace_needs_quiesce)
 	ck_fails(gmem_slot_replace(slot, &opts, &how), EINVAL, CONFLICT);
 	how.flags = 2;
 	ck_fails(gmem_slot_replace(slot, &opts, &how), EINVAL, FLAGS_UNKNOWN);
-	script_met(script);
+	gmem_fake_met(fake);
 	gmem_slot_close(slot);
 }
 END_TEST
@@ -834,7 +834,7 @@ START_TEST(replace_delete_fails)
 {
 	struct gmem_slot *slot = make(OPTS(.gpa = 0x1000, .size = 0x1000, .map = map));
 
-	script_fail(script, 1, ENOMEM, DELETE);
+	gmem_fake_fail(fake, 1, ENOMEM, DELETE);
 	ck_fails(replace(slot, OPTS(.gpa = 0x8000, .size = 0x1000, .host = ram)), ENOMEM,
 		 NO_MEMORY);
 	ck_assert_str_eq(callbacks.order, "quiesce\ndelete\nresume\n");
@@ -851,7 +851,7 @@ START_TEST(replace_set_fails)
 	void *addr = gmem_slot_get_addr(slot);
 	struct gmem_slot *other;
 
-	script_fail(script, 1, many_errors[_i].kernel, "addr=ram");
+	gmem_fake_fail(fake, 1, many_errors[_i].kernel, "addr=ram");
 	script_check_failure(replace(slot, OPTS(.gpa = 0x8000, .size = 0x1000, .host = ram)),
 			     many_errors[_i].error, many_errors[_i].reason, "replace", __FILE__,
 			     __LINE__);
@@ -871,11 +871,11 @@ START_TEST(replace_undo_fails)
 	struct gmem_slot *slot = make(OPTS(.gpa = 0x1000, .size = 0x1000, .memfd = memfd));
 	struct gmem_slot *other;
 
-	script_fail(script, 1, EINVAL, "addr=ram");
-	script_fail(script, 1, ENOMEM, "gmem=");
+	gmem_fake_fail(fake, 1, EINVAL, "addr=ram");
+	gmem_fake_fail(fake, 1, ENOMEM, "gmem=");
 	ck_fails(replace(slot, OPTS(.gpa = 0x8000, .size = 0x1000, .host = ram)), ENOTRECOVERABLE,
 		 UNDO_FAILED);
-	script_recover(script);
+	gmem_fake_recover(fake);
 	ck_assert_str_eq(callbacks.order, "quiesce\ndelete\nset\nset\nresume\n");
 	check_unmapped(0x1000);
 	check_unmapped(0x8000);

@@ -16,7 +16,7 @@
 #define BOTH (GMEM_MEMFD_MMAP | GMEM_MEMFD_INIT_SHARED)
 #define SIZE UINT64_C(0x10000)
 
-static struct script *script;
+static struct gmem_fake *fake;
 static struct gmem_vm *vm;
 static struct gmem_memfd *memfd;
 static struct gmem_map *map;
@@ -31,27 +31,27 @@ static void start(void)
 {
 	struct gmem_slot_opts opts = {.sz = sizeof(opts), .gpa = 0x1000, .size = 0x2000};
 
-	script = script_new(SCRIPT_LINUX_7_3);
-	script_name(script, ram, sizeof(ram), "ram");
-	vm = script_vm(script, 0);
+	fake = script_new(GMEM_FAKE_LINUX_7_3);
+	gmem_fake_name(fake, ram, sizeof(ram), "ram");
+	vm = script_vm(fake, 0);
 	memfd = script_memfd(vm, SIZE, BOTH);
 	ck_works(gmem_map_create(memfd, NULL, &map));
 	opts.memfd = memfd;
 	ck_works(gmem_slot_create(vm, &opts, &slot));
-	other_fd = script_make_gmem(script, gmem_vm_get_fd(vm), SIZE, BOTH);
-	vm_fd = script_make_vm(script);
-	script_forget(script);
+	other_fd = gmem_fake_make_gmem(fake, gmem_vm_get_fd(vm), SIZE, BOTH);
+	vm_fd = gmem_fake_make_vm(fake);
+	gmem_fake_forget(fake);
 }
 
 static void end(void)
 {
-	script_close(script, other_fd);
-	script_close(script, vm_fd);
+	gmem_fake_close_fd(fake, other_fd);
+	gmem_fake_close_fd(fake, vm_fd);
 	gmem_slot_close(slot);
 	gmem_map_close(map);
 	gmem_memfd_close(memfd);
 	gmem_vm_close(vm);
-	script_end(script);
+	script_end(fake);
 }
 
 /* ---- Options structs ---- */
@@ -71,7 +71,7 @@ union any_opts {
 static int give_to_open(const void *opts)
 {
 	struct gmem_vm *ret = NULL;
-	int r = gmem_vm_open_sys(&script->sys, opts, &ret);
+	int r = gmem_fake_open_vm(fake, opts, &ret);
 
 	gmem_vm_close(ret);
 	return r;
@@ -80,7 +80,7 @@ static int give_to_open(const void *opts)
 static int give_to_open_fd(const void *opts)
 {
 	struct gmem_vm *ret = NULL;
-	int r = gmem_vm_open_fd_sys(&script->sys, vm_fd, opts, &ret);
+	int r = gmem_fake_open_vm_fd(fake, vm_fd, opts, &ret);
 
 	gmem_vm_close(ret);
 	return r;
@@ -205,10 +205,10 @@ static const struct {
 
 static void check_refused(size_t i, const void *opts, int error, enum gmem_reason reason)
 {
-	script_expect(script, "%s", "");
+	gmem_fake_expect(fake, "%s", "");
 	script_check_failure(takers[i].give(opts), error, reason, takers[i].name, __FILE__,
 			     __LINE__);
-	script_met(script);
+	gmem_fake_met(fake);
 }
 
 START_TEST(bad_options)
@@ -288,7 +288,7 @@ START_TEST(null_arguments)
 	char byte = 0;
 	void *addr;
 
-	script_expect(script, "%s", "");
+	gmem_fake_expect(fake, "%s", "");
 	ck_fails(gmem_vm_open(NULL, NULL), EINVAL, NULL);
 	ck_fails(gmem_vm_open_fd(0, NULL, NULL), EINVAL, NULL);
 	ck_fails(gmem_vm_reserve(NULL, &reserve), EINVAL, NULL);
@@ -309,7 +309,7 @@ START_TEST(null_arguments)
 	ck_fails(gmem_vm_write(vm, 0, 0x1000, NULL, 1), EINVAL, NULL);
 	ck_fails(gmem_vm_discard(NULL, 0x1000, 0x1000), EINVAL, NULL);
 	ck_fails(gmem_vm_reclaim(NULL, NULL), EINVAL, NULL);
-	script_met(script);
+	gmem_fake_met(fake);
 }
 END_TEST
 
@@ -339,8 +339,8 @@ START_TEST(forked)
 	struct gmem_slot *other;
 	void *addr;
 
-	script_enter_child(script);
-	script_expect(script, "%s", "");
+	gmem_fake_enter_child(fake);
+	gmem_fake_expect(fake, "%s", "");
 	ck_fails(gmem_slot_create(vm, &opts, &other), EIO, FORKED);
 	ck_fails(gmem_slot_adopt(vm, &opts, &other), EIO, FORKED);
 	ck_fails(gmem_slot_create_many(vm, &opts, 1, &other), EIO, FORKED);
@@ -352,10 +352,10 @@ START_TEST(forked)
 	ck_assert_uint_eq(gmem_slot_get_gpa(slot), 0x1000);
 	/* Closing touches neither KVM nor addresses that are not the child's. */
 	gmem_slot_close(slot);
-	script_met(script);
-	script_leave_child(script);
-	script_set_slot(script, gmem_vm_get_fd(vm), 0, 0, 0, NULL);
-	script_allow_left(script, 1, 0);
+	gmem_fake_met(fake);
+	gmem_fake_leave_child(fake);
+	gmem_fake_set_slot(fake, gmem_vm_get_fd(vm), 0, 0, 0, NULL);
+	gmem_fake_allow_left(fake, 1, 0);
 	slot = NULL;
 }
 END_TEST
@@ -409,7 +409,7 @@ START_TEST(changes_in_quiesce)
 	struct gmem_replace_opts how = {
 		.sz = sizeof(how), .quiesce = changing_quiesce, .resume = changing_resume};
 
-	script_fail(script, 1, ENOMEM, "addr=ram");
+	gmem_fake_fail(fake, 1, ENOMEM, "addr=ram");
 	ck_fails(gmem_slot_replace(slot, &opts, &how), ENOMEM, NO_MEMORY);
 	ck_works(gmem_slot_replace(slot, &opts, &how));
 }
@@ -480,7 +480,7 @@ static int op_memfd_open_fd(void)
 static int op_memfd_open_fd_alone(void)
 {
 	struct gmem_memfd *ret = NULL;
-	int r = gmem_memfd_open_fd_sys(&script->sys, NULL, other_fd, &ret);
+	int r = gmem_fake_open_memfd(fake, NULL, other_fd, &ret);
 
 	gmem_memfd_close(ret);
 	return r;
@@ -560,7 +560,7 @@ static int op_replace(void)
 
 	opts.memfd = memfd;
 	r = gmem_slot_replace(slot, &opts, &how);
-	script_recover(script);
+	gmem_fake_recover(fake);
 	opts.size = 0x2000;
 	ck_works(gmem_slot_replace(slot, &opts, &how));
 	return r;
@@ -591,7 +591,7 @@ static void check_same(struct script_tally before, const char *name, unsigned in
 	struct script_tally after;
 
 	ck_works(gmem_vm_reclaim(vm, NULL));
-	after = script_tally(script);
+	after = script_tally(fake);
 	ck_assert_msg(after.fds == before.fds && after.mappings == before.mappings &&
 			      after.slots == before.slots,
 		      "%s leaves %d descriptors, %d mappings and %d slots after failure %u", name,
@@ -612,16 +612,16 @@ START_TEST(one_failure)
 
 	ck_works(run());
 	ck_works(gmem_vm_reclaim(vm, NULL));
-	before = script_tally(script);
+	before = script_tally(fake);
 	for (n = 1; answered; n++) {
 		int r;
 
 		ck_assert_uint_lt(n, 100);
-		script_forget(script);
+		gmem_fake_forget(fake);
 		ck_assert_int_lt(gmem_vm_get_cap(vm, (enum gmem_cap)0, &(uint64_t){0}), 0);
-		script_fail(script, n, error, "");
+		gmem_fake_fail(fake, n, error, "");
 		r = run();
-		answered = script_recover(script) || r < 0;
+		answered = gmem_fake_recover(fake) || r < 0;
 		if (r < 0)
 			ck_assert_msg(gmem_error_get_reason() != GMEM_REASON_ARGUMENT,
 				      "%s fails without a reason of its own", name);

@@ -15,14 +15,14 @@
 #define SIZE	UINT64_C(0x10000)
 #define PART	(UINT64_C(32) << 20) /* that one madvise() populates */
 
-static struct script *script;
+static struct gmem_fake *fake;
 static struct gmem_vm *vm;
 static struct gmem_memfd *memfd;
 
 static void start(void)
 {
-	script = script_new(SCRIPT_LINUX_6_18);
-	vm = script_vm(script, 0);
+	fake = script_new(GMEM_FAKE_LINUX_6_18);
+	vm = script_vm(fake, 0);
 	memfd = script_memfd(vm, SIZE, BOTH);
 }
 
@@ -30,7 +30,7 @@ static void end(void)
 {
 	gmem_memfd_close(memfd);
 	gmem_vm_close(vm);
-	script_end(script);
+	script_end(fake);
 }
 
 static struct gmem_map *make_map(uint64_t offset, uint64_t size, uint32_t prot)
@@ -63,15 +63,15 @@ START_TEST(create_whole)
 {
 	struct gmem_map *map;
 
-	script_expect(script, "mmap(0, 0x10000, RW, SHARED, gmem1, 0)\n"
-			      "madvise(m2, 0x10000, DONTFORK)\n");
+	gmem_fake_expect(fake, "mmap(0, 0x10000, RW, SHARED, gmem1, 0)\n"
+			       "madvise(m2, 0x10000, DONTFORK)\n");
 	ck_works(gmem_map_create(memfd, NULL, &map));
 	ck_assert_ptr_nonnull(gmem_map_get_addr(map));
 	ck_assert_uint_eq(gmem_map_get_offset(map), 0);
 	ck_assert_uint_eq(gmem_map_get_size(map), SIZE);
-	script_expect(script, "munmap(m2, 0x10000)\n");
+	gmem_fake_expect(fake, "munmap(m2, 0x10000)\n");
 	gmem_map_close(map);
-	script_met(script);
+	gmem_fake_met(fake);
 }
 END_TEST
 
@@ -80,16 +80,16 @@ START_TEST(create_part)
 	static const char *const prots[] = {"RW", "R", "W", "RW"};
 	struct gmem_map *map;
 
-	script_expect(script,
-		      "mmap(0, 0x2000, %s, SHARED, gmem1, 0xe000)\n"
-		      "madvise(m2, 0x2000, DONTFORK)\n",
-		      prots[_i]);
+	gmem_fake_expect(fake,
+			 "mmap(0, 0x2000, %s, SHARED, gmem1, 0xe000)\n"
+			 "madvise(m2, 0x2000, DONTFORK)\n",
+			 prots[_i]);
 	map = make_map(0xe000, 0x2000, (uint32_t)_i);
 	ck_assert_uint_eq(gmem_map_get_offset(map), 0xe000);
 	ck_assert_uint_eq(gmem_map_get_size(map), 0x2000);
-	script_expect(script, "munmap(m2, 0x2000)\n");
+	gmem_fake_expect(fake, "munmap(m2, 0x2000)\n");
 	gmem_map_close(map);
-	script_met(script);
+	gmem_fake_met(fake);
 }
 END_TEST
 
@@ -117,11 +117,11 @@ START_TEST(create_checks)
 	struct gmem_map *map = (void *)&map;
 
 	opts.sz = sizeof(opts);
-	script_expect(script, NOTHING);
+	gmem_fake_expect(fake, NOTHING);
 	script_check_failure(gmem_map_create(memfd, &opts, &map), creations[_i].error,
 			     creations[_i].reason, "create", __FILE__, __LINE__);
 	ck_assert_ptr_null(map);
-	script_met(script);
+	gmem_fake_met(fake);
 }
 END_TEST
 
@@ -131,10 +131,10 @@ START_TEST(create_of_unmappable)
 	struct gmem_memfd *private = script_memfd(vm, SIZE, 2 * (uint64_t)_i);
 	struct gmem_map *map;
 
-	script_expect(script, NOTHING);
+	gmem_fake_expect(fake, NOTHING);
 	ck_fails(gmem_map_create(private, NULL, &map), ENODEV, MEMFD_NOT_MAPPABLE);
 	ck_assert_ptr_null(map);
-	script_met(script);
+	gmem_fake_met(fake);
 	gmem_memfd_close(private);
 }
 END_TEST
@@ -153,11 +153,11 @@ START_TEST(create_failure)
 {
 	struct gmem_map *map = (void *)&map;
 
-	script_fail(script, 1, failures[_i].error, failures[_i].call);
+	gmem_fake_fail(fake, 1, failures[_i].error, failures[_i].call);
 	script_check_failure(gmem_map_create(memfd, NULL, &map), failures[_i].error,
 			     failures[_i].reason, failures[_i].call, __FILE__, __LINE__);
 	ck_assert_ptr_null(map);
-	ck_assert_uint_eq(script_tally(script).mappings, 1);
+	ck_assert_uint_eq(gmem_fake_tally(fake, GMEM_FAKE_MAPPINGS), 1);
 }
 END_TEST
 
@@ -166,15 +166,15 @@ START_TEST(forked)
 	struct gmem_map *map, *other;
 
 	map = make_map(0, SIZE, 0);
-	script_enter_child(script);
+	gmem_fake_enter_child(fake);
 	ck_fails(gmem_map_create(memfd, NULL, &other), EIO, FORKED);
 	ck_fails(gmem_map_populate(map, 0, 0x1000, 1), EIO, FORKED);
 	/* In a child the addresses are not the library's to unmap. */
-	script_expect(script, NOTHING);
+	gmem_fake_expect(fake, NOTHING);
 	gmem_map_close(map);
-	script_met(script);
-	script_leave_child(script);
-	script_allow_left(script, 1, 0);
+	gmem_fake_met(fake);
+	gmem_fake_leave_child(fake);
+	gmem_fake_allow_left(fake, 1, 0);
 }
 END_TEST
 
@@ -203,13 +203,13 @@ START_TEST(populate_checks)
 {
 	struct gmem_map *map = make_map(0x4000, 0x4000, 0);
 
-	script_expect(script, NOTHING);
+	gmem_fake_expect(fake, NOTHING);
 	script_check_failure(gmem_map_populate(map, population_checks[_i].offset,
 					       population_checks[_i].size,
 					       population_checks[_i].threads),
 			     population_checks[_i].error, population_checks[_i].reason, "populate",
 			     __FILE__, __LINE__);
-	script_met(script);
+	gmem_fake_met(fake);
 	gmem_map_close(map);
 }
 END_TEST
@@ -219,15 +219,15 @@ START_TEST(populate_calls)
 	struct gmem_map *map = make_map(0x4000, 0x4000, _i ? GMEM_PROT_READ : 0);
 	const char *advice = _i ? "READ" : "WRITE";
 
-	script_expect(script,
-		      "madvise(m2, 0x4000, POPULATE_%s) = EINTR\n"
-		      "madvise(m2, 0x4000, POPULATE_%s) = EINTR\n"
-		      "madvise(m2, 0x4000, POPULATE_%s)\n",
-		      advice, advice, advice);
+	gmem_fake_expect(fake,
+			 "madvise(m2, 0x4000, POPULATE_%s) = EINTR\n"
+			 "madvise(m2, 0x4000, POPULATE_%s) = EINTR\n"
+			 "madvise(m2, 0x4000, POPULATE_%s)\n",
+			 advice, advice, advice);
 	ck_works(gmem_map_populate(map, 0x4000, 0x4000, 256));
-	script_expect(script, "madvise(m2+0x3000, 0x1000, POPULATE_%s)\n", advice);
+	gmem_fake_expect(fake, "madvise(m2+0x3000, 0x1000, POPULATE_%s)\n", advice);
 	ck_works(gmem_map_populate(map, 0x7000, 0x1000, 1));
-	script_met(script);
+	gmem_fake_met(fake);
 	gmem_map_close(map);
 }
 END_TEST
@@ -238,16 +238,17 @@ static void populate_large(unsigned int threads, int cpus)
 	struct gmem_memfd *large = script_memfd(vm, 5 * PART, BOTH);
 	struct gmem_map *map;
 
-	script->cpus = cpus;
+	fake->cpus = cpus;
 	ck_works(gmem_map_create(large, NULL, &map));
-	script_forget(script);
+	gmem_fake_forget(fake);
 	ck_works(gmem_map_populate(map, 0x1000, 4 * PART + 0x1000, threads));
-	ck_assert_uint_eq(script_count(script, ""), 5);
-	ck_assert_uint_eq(script_count(script, "madvise(m2+0x1000, 0x2000000, POPULATE_WRITE)"), 1);
-	ck_assert_uint_eq(script_count(script, "madvise(m2+0x2001000, 0x2000000, "), 1);
-	ck_assert_uint_eq(script_count(script, "madvise(m2+0x4001000, 0x2000000, "), 1);
-	ck_assert_uint_eq(script_count(script, "madvise(m2+0x6001000, 0x2000000, "), 1);
-	ck_assert_uint_eq(script_count(script, "madvise(m2+0x8001000, 0x1000, "), 1);
+	ck_assert_uint_eq(gmem_fake_count(fake, ""), 5);
+	ck_assert_uint_eq(gmem_fake_count(fake, "madvise(m2+0x1000, 0x2000000, POPULATE_WRITE)"),
+			  1);
+	ck_assert_uint_eq(gmem_fake_count(fake, "madvise(m2+0x2001000, 0x2000000, "), 1);
+	ck_assert_uint_eq(gmem_fake_count(fake, "madvise(m2+0x4001000, 0x2000000, "), 1);
+	ck_assert_uint_eq(gmem_fake_count(fake, "madvise(m2+0x6001000, 0x2000000, "), 1);
+	ck_assert_uint_eq(gmem_fake_count(fake, "madvise(m2+0x8001000, 0x1000, "), 1);
 	gmem_map_close(map);
 	gmem_memfd_close(large);
 }
@@ -268,10 +269,10 @@ START_TEST(populate_stops)
 	struct gmem_map *map;
 
 	ck_works(gmem_map_create(large, NULL, &map));
-	script_forget(script);
-	script_fail(script, 2, ENOMEM, "POPULATE");
+	gmem_fake_forget(fake);
+	gmem_fake_fail(fake, 2, ENOMEM, "POPULATE");
 	ck_fails(gmem_map_populate(map, 0, 4 * PART, 1), ENOMEM, NO_MEMORY);
-	ck_assert_uint_eq(script_count(script, "POPULATE"), 2);
+	ck_assert_uint_eq(gmem_fake_count(fake, "POPULATE"), 2);
 	gmem_map_close(map);
 	gmem_memfd_close(large);
 }
@@ -290,7 +291,7 @@ START_TEST(populate_failure)
 {
 	struct gmem_map *map = make_map(0, SIZE, 0);
 
-	script_fail(script, 1, population_failures[_i].error, "POPULATE");
+	gmem_fake_fail(fake, 1, population_failures[_i].error, "POPULATE");
 	script_check_failure(gmem_map_populate(map, 0, SIZE, 3), population_failures[_i].error,
 			     population_failures[_i].reason, "populate", __FILE__, __LINE__);
 	ck_works(gmem_map_populate(map, 0, SIZE, 3));
@@ -320,15 +321,15 @@ START_TEST(close_after_slot)
 	uint64_t bytes;
 
 	gmem_slot_close(slot);
-	script_expect(script, "mmap(m2, 0x10000, NONE, PRIVATE|ANON|NORESERVE|FIXED, -1, 0)\n");
+	gmem_fake_expect(fake, "mmap(m2, 0x10000, NONE, PRIVATE|ANON|NORESERVE|FIXED, -1, 0)\n");
 	gmem_map_close(map);
-	script_expect(script, "munmap(m2, 0x10000)\n");
+	gmem_fake_expect(fake, "munmap(m2, 0x10000)\n");
 	ck_works(gmem_vm_reclaim(vm, &bytes));
 	ck_assert_uint_eq(bytes, SIZE);
-	script_expect(script, NOTHING);
+	gmem_fake_expect(fake, NOTHING);
 	ck_works(gmem_vm_reclaim(vm, &bytes));
 	ck_assert_uint_eq(bytes, 0);
-	script_met(script);
+	gmem_fake_met(fake);
 }
 END_TEST
 
@@ -338,12 +339,12 @@ START_TEST(close_before_slot)
 	struct gmem_map *map = make_map(0, SIZE, 0);
 	struct gmem_slot *slot = make_slot(map, 0);
 
-	script_expect(script, NOTHING);
+	gmem_fake_expect(fake, NOTHING);
 	gmem_map_close(map);
-	script_expect(script, "ioctl(vm1, SET_REGION2, slot=0 flags=0 gpa=0 size=0 addr=m2)\n"
-			      "mmap(m2, 0x10000, NONE, PRIVATE|ANON|NORESERVE|FIXED, -1, 0)\n");
+	gmem_fake_expect(fake, "ioctl(vm1, SET_REGION2, slot=0 flags=0 gpa=0 size=0 addr=m2)\n"
+			       "mmap(m2, 0x10000, NONE, PRIVATE|ANON|NORESERVE|FIXED, -1, 0)\n");
 	gmem_slot_close(slot);
-	script_met(script);
+	gmem_fake_met(fake);
 }
 END_TEST
 
@@ -356,13 +357,13 @@ START_TEST(vm_ends_last)
 	gmem_slot_close(slot);
 	gmem_vm_close(vm);
 	gmem_memfd_close(memfd);
-	script_expect(script, "mmap(m2, 0x10000, NONE, PRIVATE|ANON|NORESERVE|FIXED, -1, 0)\n"
-			      "close(gmem1)\n"
-			      "munmap(m2, 0x10000)\n"
-			      "munmap(m1, 0x1000)\n"
-			      "close(vm1)\n");
+	gmem_fake_expect(fake, "mmap(m2, 0x10000, NONE, PRIVATE|ANON|NORESERVE|FIXED, -1, 0)\n"
+			       "close(gmem1)\n"
+			       "munmap(m2, 0x10000)\n"
+			       "munmap(m1, 0x1000)\n"
+			       "close(vm1)\n");
 	gmem_map_close(map);
-	script_met(script);
+	gmem_fake_met(fake);
 	vm = NULL;
 	memfd = NULL;
 }
@@ -387,19 +388,19 @@ START_TEST(retiring_fails)
 
 	gmem_memfd_close(memfd);
 	gmem_vm_close(vm);
-	ck_works(gmem_vm_open_sys(&script->sys,
-				  &(struct gmem_vm_opts){.sz = sizeof(struct gmem_vm_opts),
-							 .log = remember,
-							 .log_data = &logged},
-				  &vm));
+	ck_works(gmem_fake_open_vm(fake,
+				   &(struct gmem_vm_opts){.sz = sizeof(struct gmem_vm_opts),
+							  .log = remember,
+							  .log_data = &logged},
+				   &vm));
 	memfd = script_memfd(vm, SIZE, BOTH);
 	map = make_map(0, SIZE, 0);
 	slot = make_slot(map, 0);
 	gmem_slot_close(slot);
-	script_fail(script, 1, ENOMEM, "|FIXED,");
+	gmem_fake_fail(fake, 1, ENOMEM, "|FIXED,");
 	gmem_map_close(map);
 	ck_assert_int_eq(logged, GMEM_LOG_WARNING);
-	ck_assert_uint_eq(script_tally(script).inaccessible, 0);
+	ck_assert_uint_eq(gmem_fake_tally(fake, GMEM_FAKE_INACCESSIBLE), 0);
 	ck_works(gmem_vm_reclaim(vm, &bytes));
 	ck_assert_uint_eq(bytes, SIZE);
 }
@@ -423,17 +424,17 @@ END_TEST
 /* Of another process's guest_memfd, without a VM. */
 START_TEST(map_without_vm)
 {
-	int fd = script_make_gmem(script, -1, SIZE, BOTH);
+	int fd = gmem_fake_make_gmem(fake, -1, SIZE, BOTH);
 	struct gmem_memfd *received;
 	struct gmem_map *map;
 
-	ck_works(gmem_memfd_open_fd_sys(&script->sys, NULL, fd, &received));
+	ck_works(gmem_fake_open_memfd(fake, NULL, fd, &received));
 	ck_works(gmem_map_create(received, NULL, &map));
 	ck_works(gmem_map_populate(map, 0, SIZE, 1));
 	gmem_memfd_close(received);
 	memset(gmem_map_get_addr(map), 1, SIZE);
 	gmem_map_close(map);
-	script_close(script, fd);
+	gmem_fake_close_fd(fake, fd);
 }
 END_TEST
 
@@ -441,7 +442,7 @@ START_TEST(null_arguments)
 {
 	struct gmem_map *map;
 
-	script_expect(script, NOTHING);
+	gmem_fake_expect(fake, NOTHING);
 	ck_fails(gmem_map_create(NULL, NULL, &map), EINVAL, NULL);
 	ck_fails(gmem_map_create(memfd, NULL, NULL), EINVAL, NULL);
 	ck_fails(gmem_map_populate(NULL, 0, SIZE, 1), EINVAL, NULL);
@@ -449,7 +450,7 @@ START_TEST(null_arguments)
 	ck_assert_uint_eq(gmem_map_get_offset(NULL), 0);
 	ck_assert_uint_eq(gmem_map_get_size(NULL), 0);
 	gmem_map_close(NULL);
-	script_met(script);
+	gmem_fake_met(fake);
 }
 END_TEST
 

@@ -16,24 +16,24 @@
 #define TOP	(UINT64_C(1) << 63)
 #define BOTH	(MMAP | SHARED)
 
-static struct script *script;
+static struct gmem_fake *fake;
 static struct gmem_vm *vm;
 
-static void start(enum script_kernel kernel)
+static void start(enum gmem_fake_kernel kernel)
 {
-	script = script_new(kernel);
-	vm = script_vm(script, 0);
+	fake = script_new(kernel);
+	vm = script_vm(fake, 0);
 }
 
 static void start_6_18(void)
 {
-	start(SCRIPT_LINUX_6_18);
+	start(GMEM_FAKE_LINUX_6_18);
 }
 
 static void end(void)
 {
 	gmem_vm_close(vm);
-	script_end(script);
+	script_end(fake);
 }
 
 static int create(const struct gmem_memfd_opts *values, struct gmem_memfd **memfd)
@@ -51,19 +51,19 @@ START_TEST(create_calls)
 	struct gmem_memfd_opts opts = {.size = 0x4000, .flags = (uint64_t)_i};
 	struct gmem_memfd *memfd;
 
-	script_expect(script,
-		      "ioctl(vm1, CREATE_GUEST_MEMFD, size=0x4000 flags=%#x)\n"
-		      "fcntl(gmem1, SETFD, 0x1)\n",
-		      (unsigned int)_i);
+	gmem_fake_expect(fake,
+			 "ioctl(vm1, CREATE_GUEST_MEMFD, size=0x4000 flags=%#x)\n"
+			 "fcntl(gmem1, SETFD, 0x1)\n",
+			 (unsigned int)_i);
 	ck_works(create(&opts, &memfd));
-	script_expect(script, NOTHING);
+	gmem_fake_expect(fake, NOTHING);
 	ck_assert_uint_eq(gmem_memfd_get_size(memfd), 0x4000);
 	ck_assert_uint_eq(gmem_memfd_get_flags(memfd), (uint64_t)_i);
 	ck_assert_int_eq(gmem_memfd_get_kind(memfd), GMEM_MEMFD_KIND_GUEST);
 	ck_assert_int_gt(gmem_memfd_get_fd(memfd), 0);
-	script_expect(script, "close(gmem1)\n");
+	gmem_fake_expect(fake, "close(gmem1)\n");
 	gmem_memfd_close(memfd);
-	script_met(script);
+	gmem_fake_met(fake);
 }
 END_TEST
 
@@ -120,11 +120,11 @@ START_TEST(create_checks)
 	struct gmem_memfd *memfd = (void *)&memfd;
 
 	if (creations[_i].error) {
-		script_expect(script, NOTHING);
+		gmem_fake_expect(fake, NOTHING);
 		script_check_failure(create(&creations[_i].opts, &memfd), creations[_i].error,
 				     creations[_i].reason, "create", __FILE__, __LINE__);
 		ck_assert_ptr_null(memfd);
-		script_met(script);
+		gmem_fake_met(fake);
 	} else {
 		ck_works(create(&creations[_i].opts, &memfd));
 	}
@@ -139,9 +139,9 @@ START_TEST(create_with_large_pages)
 	struct gmem_memfd *memfd;
 	uint64_t page = _i ? 0x10000 : 0x4000;
 
-	script = script_new(SCRIPT_LINUX_6_18);
-	script->page_size = page;
-	vm = script_vm(script, 0);
+	fake = script_new(GMEM_FAKE_LINUX_6_18);
+	fake->page_size = page;
+	vm = script_vm(fake, 0);
 	ck_fails(create(&opts, &memfd), EINVAL, RANGE_UNALIGNED);
 	opts.size = TOP;
 	ck_fails(create(&opts, &memfd), ERANGE, TOO_LARGE);
@@ -159,9 +159,9 @@ START_TEST(create_announced_flags)
 	struct gmem_memfd *memfd;
 	uint64_t allowed = (uint64_t)_i;
 
-	script = script_new(SCRIPT_LINUX_6_18);
-	script->caps[KVM_CAP_GUEST_MEMFD_FLAGS] = _i;
-	vm = script_vm(script, 0);
+	fake = script_new(GMEM_FAKE_LINUX_6_18);
+	fake->caps[KVM_CAP_GUEST_MEMFD_FLAGS] = _i;
+	vm = script_vm(fake, 0);
 	for (opts.flags = 0; opts.flags < 8; opts.flags++) {
 		if (!(opts.flags & ~allowed))
 			ck_works(create(&opts, &memfd));
@@ -193,7 +193,7 @@ START_TEST(create_refused_by_kernel)
 	struct gmem_memfd_opts opts = {.size = 0x1000, .flags = BOTH};
 	struct gmem_memfd *memfd;
 
-	script_answer(script, 1, kernel_refusals[_i].answer, "CREATE_GUEST_MEMFD");
+	gmem_fake_answer(fake, 1, kernel_refusals[_i].answer, "CREATE_GUEST_MEMFD");
 	script_check_failure(create(&opts, &memfd), kernel_refusals[_i].error,
 			     kernel_refusals[_i].reason, "create", __FILE__, __LINE__);
 	ck_assert_ptr_null(memfd);
@@ -206,12 +206,12 @@ START_TEST(create_when_probing_failed)
 		.size = 0x1000, .flags = BOTH, .fallback = GMEM_FALLBACK_MEMFD};
 	struct gmem_memfd *memfd;
 
-	script = script_new(SCRIPT_LINUX_6_18);
-	script->caps[KVM_CAP_GUEST_MEMFD] = -EPERM;
-	vm = script_vm(script, 0);
-	script_expect(script, NOTHING);
+	fake = script_new(GMEM_FAKE_LINUX_6_18);
+	fake->caps[KVM_CAP_GUEST_MEMFD] = -EPERM;
+	vm = script_vm(fake, 0);
+	gmem_fake_expect(fake, NOTHING);
 	ck_fails(create(&opts, &memfd), EPERM, CAP_PROBE_FAILED);
-	script_met(script);
+	gmem_fake_met(fake);
 	end();
 }
 END_TEST
@@ -221,15 +221,15 @@ START_TEST(create_forked)
 	struct gmem_memfd_opts opts = {.size = 0x1000};
 	struct gmem_memfd *memfd;
 
-	script_enter_child(script);
+	gmem_fake_enter_child(fake);
 	ck_fails(create(&opts, &memfd), EIO, FORKED);
 	ck_fails(gmem_memfd_open_fd(vm, 3, &memfd), EIO, FORKED);
-	script_leave_child(script);
+	gmem_fake_leave_child(fake);
 	memfd = script_memfd(vm, 0x1000, BOTH);
-	script_enter_child(script);
+	gmem_fake_enter_child(fake);
 	ck_fails(gmem_memfd_allocate(memfd, 0, 0x1000), EIO, FORKED);
 	ck_fails(gmem_memfd_discard(memfd, 0, 0x1000), EIO, FORKED);
-	script_leave_child(script);
+	gmem_fake_leave_child(fake);
 	gmem_memfd_close(memfd);
 }
 END_TEST
@@ -242,16 +242,16 @@ START_TEST(fallback_calls)
 		.size = 0x4000, .flags = BOTH, .fallback = GMEM_FALLBACK_MEMFD};
 	struct gmem_memfd *memfd;
 
-	start(SCRIPT_LINUX_6_12);
+	start(GMEM_FAKE_LINUX_6_12);
 	opts.name = _i ? "ram" : NULL;
 	/* 0x7: no shrinking, no growing, no more seals. */
-	script_expect(script,
-		      "memfd_create(%s, CLOEXEC|SEALING)\n"
-		      "ftruncate(memfd1, 0x4000)\n"
-		      "fcntl(memfd1, ADD_SEALS, 0x7)\n",
-		      _i ? "ram" : "gmem");
+	gmem_fake_expect(fake,
+			 "memfd_create(%s, CLOEXEC|SEALING)\n"
+			 "ftruncate(memfd1, 0x4000)\n"
+			 "fcntl(memfd1, ADD_SEALS, 0x7)\n",
+			 _i ? "ram" : "gmem");
 	ck_works(create(&opts, &memfd));
-	script_met(script);
+	gmem_fake_met(fake);
 	ck_assert_int_eq(gmem_memfd_get_kind(memfd), GMEM_MEMFD_KIND_SEALED);
 	ck_assert_uint_eq(gmem_memfd_get_flags(memfd), BOTH);
 	gmem_memfd_close(memfd);
@@ -264,8 +264,8 @@ START_TEST(fallback_refused)
 	struct gmem_memfd_opts opts = {.size = 0x4000, .flags = BOTH};
 	struct gmem_memfd *memfd;
 
-	start(SCRIPT_LINUX_6_12);
-	script_expect(script, NOTHING);
+	start(GMEM_FAKE_LINUX_6_12);
+	gmem_fake_expect(fake, NOTHING);
 	ck_fails(create(&opts, &memfd), EOPNOTSUPP, CAP_UNSUPPORTED);
 	opts.fallback = GMEM_FALLBACK_MEMFD;
 	for (opts.flags = 0; opts.flags < BOTH; opts.flags++)
@@ -275,7 +275,7 @@ START_TEST(fallback_refused)
 		ck_fails(create(&opts, &memfd), EINVAL, FLAGS_UNKNOWN);
 	opts.fallback = GMEM_FALLBACK_NONE;
 	ck_fails(create(&opts, &memfd), EINVAL, FLAGS_UNKNOWN);
-	script_met(script);
+	gmem_fake_met(fake);
 	end();
 }
 END_TEST
@@ -292,7 +292,7 @@ START_TEST(fallback_not_needed)
 	gmem_memfd_close(memfd);
 	opts.flags = 4;
 	ck_fails(create(&opts, &memfd), EINVAL, FLAGS_UNKNOWN);
-	ck_assert_uint_eq(script_count(script, "memfd_create"), 0);
+	ck_assert_uint_eq(gmem_fake_count(fake, "memfd_create"), 0);
 }
 END_TEST
 
@@ -314,11 +314,11 @@ START_TEST(fallback_failure)
 		.size = 0x4000, .flags = BOTH, .fallback = GMEM_FALLBACK_MEMFD};
 	struct gmem_memfd *memfd;
 
-	start(SCRIPT_LINUX_6_12);
-	script_answer(script, 1, fallback_failures[_i].answer, fallback_failures[_i].call);
+	start(GMEM_FAKE_LINUX_6_12);
+	gmem_fake_answer(fake, 1, fallback_failures[_i].answer, fallback_failures[_i].call);
 	script_check_failure(create(&opts, &memfd), fallback_failures[_i].error,
 			     fallback_failures[_i].reason, "create", __FILE__, __LINE__);
-	ck_assert_uint_eq(script_tally(script).fds, 1);
+	ck_assert_uint_eq(gmem_fake_tally(fake, GMEM_FAKE_FDS), 1);
 	end();
 }
 END_TEST
@@ -349,10 +349,10 @@ START_TEST(numa_accepted)
 {
 	struct gmem_memfd *memfd;
 
-	start(SCRIPT_LINUX_7_3);
-	script_expect(script, "%s", numa_calls);
+	start(GMEM_FAKE_LINUX_7_3);
+	gmem_fake_expect(fake, "%s", numa_calls);
 	ck_works(create(&numa_opts, &memfd));
-	script_met(script);
+	gmem_fake_met(fake);
 	gmem_memfd_close(memfd);
 	end();
 }
@@ -366,7 +366,7 @@ START_TEST(numa_modes)
 	struct gmem_memfd_opts opts = numa_opts;
 	struct gmem_memfd *memfd;
 
-	start(SCRIPT_LINUX_7_3);
+	start(GMEM_FAKE_LINUX_7_3);
 	opts.numa_mode = modes[_i];
 	ck_works(create(&opts, &memfd));
 	gmem_memfd_close(memfd);
@@ -379,7 +379,7 @@ START_TEST(numa_of_sixteen_words)
 	struct gmem_memfd_opts opts = numa_opts;
 	struct gmem_memfd *memfd;
 
-	start(SCRIPT_LINUX_7_3);
+	start(GMEM_FAKE_LINUX_7_3);
 	opts.numa_nodes = words;
 	opts.numa_words = 16;
 	ck_works(create(&opts, &memfd));
@@ -392,10 +392,10 @@ START_TEST(numa_ignored)
 {
 	struct gmem_memfd *memfd;
 
-	script_expect(script, "%sclose(gmem1)\n", numa_calls);
+	gmem_fake_expect(fake, "%sclose(gmem1)\n", numa_calls);
 	ck_fails(create(&numa_opts, &memfd), EOPNOTSUPP, NUMA_IGNORED);
 	ck_assert_ptr_null(memfd);
-	script_met(script);
+	gmem_fake_met(fake);
 }
 END_TEST
 
@@ -404,11 +404,11 @@ START_TEST(numa_other_nodes)
 {
 	struct gmem_memfd *memfd;
 
-	start(SCRIPT_LINUX_7_3);
+	start(GMEM_FAKE_LINUX_7_3);
 	if (_i)
-		script->numa_words = 1;
+		fake->numa_words = 1;
 	else
-		script->numa_nodes = 1;
+		fake->numa_nodes = 1;
 	ck_fails(create(&numa_opts, &memfd), EOPNOTSUPP, NUMA_IGNORED);
 	ck_assert_ptr_null(memfd);
 	end();
@@ -433,13 +433,13 @@ START_TEST(numa_failure)
 {
 	struct gmem_memfd *memfd;
 
-	start(SCRIPT_LINUX_7_3);
-	script_answer(script, numa_failures[_i].n, numa_failures[_i].answer,
-		      numa_failures[_i].call);
+	start(GMEM_FAKE_LINUX_7_3);
+	gmem_fake_answer(fake, numa_failures[_i].n, numa_failures[_i].answer,
+			 numa_failures[_i].call);
 	script_check_failure(create(&numa_opts, &memfd), numa_failures[_i].error,
 			     numa_failures[_i].reason, "create", __FILE__, __LINE__);
 	ck_assert_ptr_null(memfd);
-	ck_assert_uint_eq(script_tally(script).mappings, 1);
+	ck_assert_uint_eq(gmem_fake_tally(fake, GMEM_FAKE_MAPPINGS), 1);
 	end();
 }
 END_TEST
@@ -450,49 +450,49 @@ static const uint64_t magics[] = {GUEST_MEMFD_MAGIC, ANON_INODE_FS_MAGIC};
 
 START_TEST(open_fd_calls)
 {
-	int vm_fd = script_make_vm(script);
-	int fd = script_make_gmem(script, vm_fd, 0x4000, BOTH);
+	int vm_fd = gmem_fake_make_vm(fake);
+	int fd = gmem_fake_make_gmem(fake, vm_fd, 0x4000, BOTH);
 	struct gmem_memfd *memfd;
 
-	script_set_magic(script, fd, magics[_i]);
-	script_expect(script, "fcntl(gmem1, DUPFD_CLOEXEC, 0)\n"
-			      "status(gmem2)\n"
-			      "mmap(0, 0x1000, RW, SHARED, gmem2, 0x3000)\n"
-			      "madvise(m2, 0x1000, POPULATE_READ)\n"
-			      "munmap(m2, 0x1000)\n");
+	gmem_fake_set_magic(fake, fd, magics[_i]);
+	gmem_fake_expect(fake, "fcntl(gmem1, DUPFD_CLOEXEC, 0)\n"
+			       "status(gmem2)\n"
+			       "mmap(0, 0x1000, RW, SHARED, gmem2, 0x3000)\n"
+			       "madvise(m2, 0x1000, POPULATE_READ)\n"
+			       "munmap(m2, 0x1000)\n");
 	ck_works(gmem_memfd_open_fd(vm, fd, &memfd));
-	script_expect(script, "close(gmem2)\n");
+	gmem_fake_expect(fake, "close(gmem2)\n");
 	ck_assert_uint_eq(gmem_memfd_get_size(memfd), 0x4000);
 	ck_assert_uint_eq(gmem_memfd_get_flags(memfd), BOTH);
 	ck_assert_int_eq(gmem_memfd_get_kind(memfd), GMEM_MEMFD_KIND_GUEST);
 	gmem_memfd_close(memfd);
-	script_met(script);
-	script_close(script, fd);
-	script_close(script, vm_fd);
+	gmem_fake_met(fake);
+	gmem_fake_close_fd(fake, fd);
+	gmem_fake_close_fd(fake, vm_fd);
 }
 END_TEST
 
 /* Without a VM, for mapping only: it notices a fork by itself. */
 START_TEST(open_fd_without_vm)
 {
-	int fd = script_make_gmem(script, -1, 0x4000, BOTH);
+	int fd = gmem_fake_make_gmem(fake, -1, 0x4000, BOTH);
 	struct gmem_memfd *memfd;
 
-	script_expect(script, "fcntl(gmem1, DUPFD_CLOEXEC, 0)\n"
-			      "mmap(0, 0x1000, RW, PRIVATE|ANON, -1, 0)\n"
-			      "madvise(m2, 0x1000, WIPEONFORK)\n"
-			      "status(gmem2)\n"
-			      "mmap(0, 0x1000, RW, SHARED, gmem2, 0x3000)\n"
-			      "madvise(m3, 0x1000, POPULATE_READ)\n"
-			      "munmap(m3, 0x1000)\n");
-	ck_works(gmem_memfd_open_fd_sys(&script->sys, NULL, fd, &memfd));
-	script_met(script);
-	script_enter_child(script);
+	gmem_fake_expect(fake, "fcntl(gmem1, DUPFD_CLOEXEC, 0)\n"
+			       "mmap(0, 0x1000, RW, PRIVATE|ANON, -1, 0)\n"
+			       "madvise(m2, 0x1000, WIPEONFORK)\n"
+			       "status(gmem2)\n"
+			       "mmap(0, 0x1000, RW, SHARED, gmem2, 0x3000)\n"
+			       "madvise(m3, 0x1000, POPULATE_READ)\n"
+			       "munmap(m3, 0x1000)\n");
+	ck_works(gmem_fake_open_memfd(fake, NULL, fd, &memfd));
+	gmem_fake_met(fake);
+	gmem_fake_enter_child(fake);
 	ck_fails(gmem_memfd_discard(memfd, 0, 0x1000), EIO, FORKED);
-	script_leave_child(script);
+	gmem_fake_leave_child(fake);
 	ck_works(gmem_memfd_discard(memfd, 0, 0x1000));
 	gmem_memfd_close(memfd);
-	script_close(script, fd);
+	gmem_fake_close_fd(fake, fd);
 }
 END_TEST
 
@@ -510,15 +510,15 @@ static const struct {
 
 START_TEST(open_fd_of_other_files)
 {
-	int fd = script_make_file(script, wrong_files[_i].size, wrong_files[_i].magic,
-				  wrong_files[_i].regular);
+	int fd = gmem_fake_make_file(fake, wrong_files[_i].size, wrong_files[_i].magic,
+				     wrong_files[_i].regular);
 	struct gmem_memfd *memfd;
 
-	script_expect(script, "fcntl(file1, DUPFD_CLOEXEC, 0)\nstatus(file2)\nclose(file2)\n");
+	gmem_fake_expect(fake, "fcntl(file1, DUPFD_CLOEXEC, 0)\nstatus(file2)\nclose(file2)\n");
 	ck_fails(gmem_memfd_open_fd(vm, fd, &memfd), EINVAL, FD_NOT_GUEST_MEMFD);
 	ck_assert_ptr_null(memfd);
-	script_met(script);
-	script_close(script, fd);
+	gmem_fake_met(fake);
+	gmem_fake_close_fd(fake, fd);
 }
 END_TEST
 
@@ -544,10 +544,10 @@ static const struct {
 
 START_TEST(open_fd_by_answer)
 {
-	int fd = script_make_gmem(script, -1, 0x4000, BOTH);
+	int fd = gmem_fake_make_gmem(fake, -1, 0x4000, BOTH);
 	struct gmem_memfd *memfd;
 
-	script_answer(script, 1, trials[_i].answer, trials[_i].call);
+	gmem_fake_answer(fake, 1, trials[_i].answer, trials[_i].call);
 	if (trials[_i].error) {
 		script_check_failure(gmem_memfd_open_fd(vm, fd, &memfd), trials[_i].error,
 				     trials[_i].reason, trials[_i].call, __FILE__, __LINE__);
@@ -557,8 +557,8 @@ START_TEST(open_fd_by_answer)
 		ck_assert_uint_eq(gmem_memfd_get_flags(memfd), trials[_i].flags);
 	}
 	gmem_memfd_close(memfd);
-	ck_assert_uint_eq(script_tally(script).mappings, 1);
-	script_close(script, fd);
+	ck_assert_uint_eq(gmem_fake_tally(fake, GMEM_FAKE_MAPPINGS), 1);
+	gmem_fake_close_fd(fake, fd);
 }
 END_TEST
 
@@ -566,13 +566,13 @@ END_TEST
 START_TEST(open_fd_flags)
 {
 	uint64_t flags = (uint64_t)_i;
-	int fd = script_make_gmem(script, -1, 0x4000, flags);
+	int fd = gmem_fake_make_gmem(fake, -1, 0x4000, flags);
 	struct gmem_memfd *memfd;
 
 	ck_works(gmem_memfd_open_fd(vm, fd, &memfd));
 	ck_assert_uint_eq(gmem_memfd_get_flags(memfd), flags & MMAP ? flags : 0);
 	gmem_memfd_close(memfd);
-	script_close(script, fd);
+	gmem_fake_close_fd(fake, fd);
 }
 END_TEST
 
@@ -601,12 +601,12 @@ START_TEST(range_checks)
 {
 	struct gmem_memfd *memfd = script_memfd(vm, 0x100000, BOTH);
 
-	script_expect(script, NOTHING);
+	gmem_fake_expect(fake, NOTHING);
 	script_check_failure(gmem_memfd_allocate(memfd, ranges[_i].offset, ranges[_i].size),
 			     ranges[_i].error, ranges[_i].reason, "allocate", __FILE__, __LINE__);
 	script_check_failure(gmem_memfd_discard(memfd, ranges[_i].offset, ranges[_i].size),
 			     ranges[_i].error, ranges[_i].reason, "discard", __FILE__, __LINE__);
-	script_met(script);
+	gmem_fake_met(fake);
 	gmem_memfd_close(memfd);
 }
 END_TEST
@@ -615,26 +615,26 @@ START_TEST(allocate_calls)
 {
 	struct gmem_memfd *memfd = script_memfd(vm, 0x100000, BOTH);
 
-	script_expect(script, "fallocate(gmem1, KEEP_SIZE, 0xff000, 0x1000)\n");
+	gmem_fake_expect(fake, "fallocate(gmem1, KEEP_SIZE, 0xff000, 0x1000)\n");
 	ck_works(gmem_memfd_allocate(memfd, 0xff000, 0x1000));
 	/* Smaller parts, each a whole number of pages, until one is done; then larger again. */
-	script_expect(script, "fallocate(gmem1, KEEP_SIZE, 0x1000, 0x7000) = EINTR\n"
-			      "fallocate(gmem1, KEEP_SIZE, 0x1000, 0x3000) = EINTR\n"
-			      "fallocate(gmem1, KEEP_SIZE, 0x1000, 0x1000) = EINTR\n"
-			      "fallocate(gmem1, KEEP_SIZE, 0x1000, 0x1000) = EINTR\n"
-			      "fallocate(gmem1, KEEP_SIZE, 0x1000, 0x1000)\n"
-			      "fallocate(gmem1, KEEP_SIZE, 0x2000, 0x2000)\n"
-			      "fallocate(gmem1, KEEP_SIZE, 0x4000, 0x4000) = EINTR\n"
-			      "fallocate(gmem1, KEEP_SIZE, 0x4000, 0x2000)\n"
-			      "fallocate(gmem1, KEEP_SIZE, 0x6000, 0x2000)\n");
+	gmem_fake_expect(fake, "fallocate(gmem1, KEEP_SIZE, 0x1000, 0x7000) = EINTR\n"
+			       "fallocate(gmem1, KEEP_SIZE, 0x1000, 0x3000) = EINTR\n"
+			       "fallocate(gmem1, KEEP_SIZE, 0x1000, 0x1000) = EINTR\n"
+			       "fallocate(gmem1, KEEP_SIZE, 0x1000, 0x1000) = EINTR\n"
+			       "fallocate(gmem1, KEEP_SIZE, 0x1000, 0x1000)\n"
+			       "fallocate(gmem1, KEEP_SIZE, 0x2000, 0x2000)\n"
+			       "fallocate(gmem1, KEEP_SIZE, 0x4000, 0x4000) = EINTR\n"
+			       "fallocate(gmem1, KEEP_SIZE, 0x4000, 0x2000)\n"
+			       "fallocate(gmem1, KEEP_SIZE, 0x6000, 0x2000)\n");
 	ck_works(gmem_memfd_allocate(memfd, 0x1000, 0x7000));
-	script_expect(script, "fallocate(gmem1, KEEP_SIZE, 0, 0x100000) = EINTR\n"
-			      "fallocate(gmem1, KEEP_SIZE, 0, 0x80000)\n"
-			      "fallocate(gmem1, KEEP_SIZE, 0x80000, 0x80000) = ENOMEM\n");
+	gmem_fake_expect(fake, "fallocate(gmem1, KEEP_SIZE, 0, 0x100000) = EINTR\n"
+			       "fallocate(gmem1, KEEP_SIZE, 0, 0x80000)\n"
+			       "fallocate(gmem1, KEEP_SIZE, 0x80000, 0x80000) = ENOMEM\n");
 	ck_fails(gmem_memfd_allocate(memfd, 0, 0x100000), ENOMEM, NO_MEMORY);
-	script_expect(script, "fallocate(gmem1, KEEP_SIZE, 0, 0x1000) = EINVAL\n");
+	gmem_fake_expect(fake, "fallocate(gmem1, KEEP_SIZE, 0, 0x1000) = EINVAL\n");
 	ck_fails(gmem_memfd_allocate(memfd, 0, 0x1000), EINVAL, KERNEL_REFUSED);
-	script_met(script);
+	gmem_fake_met(fake);
 	gmem_memfd_close(memfd);
 }
 END_TEST
@@ -643,13 +643,13 @@ START_TEST(discard_calls)
 {
 	struct gmem_memfd *memfd = script_memfd(vm, 0x100000, BOTH);
 
-	script_expect(script, "fallocate(gmem1, KEEP_SIZE|PUNCH_HOLE, 0xff000, 0x1000) = EINTR\n"
-			      "fallocate(gmem1, KEEP_SIZE|PUNCH_HOLE, 0xff000, 0x1000) = EINTR\n"
-			      "fallocate(gmem1, KEEP_SIZE|PUNCH_HOLE, 0xff000, 0x1000)\n");
+	gmem_fake_expect(fake, "fallocate(gmem1, KEEP_SIZE|PUNCH_HOLE, 0xff000, 0x1000) = EINTR\n"
+			       "fallocate(gmem1, KEEP_SIZE|PUNCH_HOLE, 0xff000, 0x1000) = EINTR\n"
+			       "fallocate(gmem1, KEEP_SIZE|PUNCH_HOLE, 0xff000, 0x1000)\n");
 	ck_works(gmem_memfd_discard(memfd, 0xff000, 0x1000));
-	script_expect(script, "fallocate(gmem1, KEEP_SIZE|PUNCH_HOLE, 0, 0x100000) = EIO\n");
+	gmem_fake_expect(fake, "fallocate(gmem1, KEEP_SIZE|PUNCH_HOLE, 0, 0x100000) = EIO\n");
 	ck_fails(gmem_memfd_discard(memfd, 0, 0x100000), EIO, KERNEL_REFUSED);
-	script_met(script);
+	gmem_fake_met(fake);
 	gmem_memfd_close(memfd);
 }
 END_TEST
@@ -662,9 +662,9 @@ START_TEST(memfd_survives_vm)
 
 	gmem_vm_close(vm);
 	ck_works(gmem_memfd_discard(memfd, 0, 0x1000));
-	script_expect(script, "close(gmem1)\nmunmap(m1, 0x1000)\nclose(vm1)\n");
+	gmem_fake_expect(fake, "close(gmem1)\nmunmap(m1, 0x1000)\nclose(vm1)\n");
 	gmem_memfd_close(memfd);
-	script_met(script);
+	gmem_fake_met(fake);
 	vm = NULL;
 }
 END_TEST
@@ -674,7 +674,7 @@ START_TEST(null_arguments)
 	struct gmem_memfd_opts opts = {.sz = sizeof(opts), .size = 0x1000};
 	struct gmem_memfd *memfd;
 
-	script_expect(script, NOTHING);
+	gmem_fake_expect(fake, NOTHING);
 	ck_fails(gmem_memfd_create(NULL, &opts, &memfd), EINVAL, NULL);
 	ck_fails(gmem_memfd_create(vm, NULL, &memfd), EINVAL, NULL);
 	ck_fails(gmem_memfd_create(vm, &opts, NULL), EINVAL, NULL);
@@ -686,7 +686,7 @@ START_TEST(null_arguments)
 	ck_assert_uint_eq(gmem_memfd_get_flags(NULL), 0);
 	ck_assert_int_eq((int)gmem_memfd_get_kind(NULL), 0);
 	gmem_memfd_close(NULL);
-	script_met(script);
+	gmem_fake_met(fake);
 }
 END_TEST
 

@@ -15,7 +15,7 @@
 #define HUGE	(UINT64_C(1) << 62)
 #define FIXED	GMEM_SLOT_FIXED_ID
 
-static struct script *script;
+static struct gmem_fake *fake;
 static struct gmem_vm *vm;
 
 /* The VMM's own memory. */
@@ -206,10 +206,10 @@ static void set_stage(void)
 	struct gmem_reserve_opts reserve = {
 		.sz = sizeof(reserve), .gpa = 0x100000, .size = 0x100000};
 
-	script = script_new(SCRIPT_LINUX_6_18);
-	script->caps[KVM_CAP_READONLY_MEM] = 0;
-	ck_works(gmem_vm_open_sys(&script->sys, &opts, &vm));
-	ck_works(gmem_vm_open_sys(&script->sys, &opts, &stage.other));
+	fake = script_new(GMEM_FAKE_LINUX_6_18);
+	fake->caps[KVM_CAP_READONLY_MEM] = 0;
+	ck_works(gmem_fake_open_vm(fake, &opts, &vm));
+	ck_works(gmem_fake_open_vm(fake, &opts, &stage.other));
 	ck_works(gmem_vm_reserve(vm, &reserve));
 	stage.own = script_memfd(vm, HUGE, BOTH);
 	stage.foreign = script_memfd(stage.other, HUGE, BOTH);
@@ -237,7 +237,7 @@ static void clear_stage(void)
 	gmem_memfd_close(stage.untouchable);
 	gmem_vm_close(stage.other);
 	gmem_vm_close(vm);
-	script_end(script);
+	script_end(fake);
 }
 
 static struct gmem_slot_opts right_opts(void)
@@ -262,11 +262,11 @@ static void check_faults(size_t i, size_t j)
 	add_fault(&opts, faults[j].reason);
 	if (i != j)
 		add_fault(&opts, faults[i].reason);
-	script_expect(script, NOTHING);
+	gmem_fake_expect(fake, NOTHING);
 	script_check_failure(create(opts, &slot), faults[i].error, faults[i].reason, what, __FILE__,
 			     __LINE__);
 	ck_assert_ptr_null(slot);
-	script_met(script);
+	gmem_fake_met(fake);
 	clear_stage();
 }
 
@@ -353,10 +353,10 @@ START_TEST(edge_of_a_check)
 	set_stage();
 	opts.memfd = edges[_i].with_memfd ? stage.own : NULL;
 	if (edges[_i].error) {
-		script_expect(script, NOTHING);
+		gmem_fake_expect(fake, NOTHING);
 		script_check_failure(create(opts, &slot), edges[_i].error, edges[_i].reason, "edge",
 				     __FILE__, __LINE__);
-		script_met(script);
+		gmem_fake_met(fake);
 	} else {
 		ck_works(create(opts, &slot));
 	}
@@ -407,12 +407,12 @@ START_TEST(create_many_refuses_the_same)
 		.sz = sizeof(opts[0]), .gpa = UINT64_C(1) << 44, .size = 0x1000, .host = ram};
 	opts[1] = right_opts();
 	add_fault(&opts[1], fault->reason);
-	script_expect(script, NOTHING);
+	gmem_fake_expect(fake, NOTHING);
 	script_check_failure(gmem_slot_create_many(vm, opts, 2, slots), fault->error, fault->reason,
 			     gmem_reason_to_string(fault->reason), __FILE__, __LINE__);
 	ck_assert_ptr_null(slots[0]);
 	ck_assert_ptr_null(slots[1]);
-	script_met(script);
+	gmem_fake_met(fake);
 	clear_stage();
 }
 END_TEST
@@ -429,12 +429,12 @@ START_TEST(replace_refuses_the_same)
 	set_stage();
 	opts = right_opts();
 	add_fault(&opts, fault->reason);
-	script_expect(script, NOTHING);
+	gmem_fake_expect(fake, NOTHING);
 	script_check_failure(gmem_slot_replace(stage.victim, &opts, &how), fault->error,
 			     fault->reason, gmem_reason_to_string(fault->reason), __FILE__,
 			     __LINE__);
 	ck_assert_uint_eq(gmem_slot_get_gpa(stage.victim), 0x300000);
-	script_met(script);
+	gmem_fake_met(fake);
 	clear_stage();
 }
 END_TEST
@@ -469,11 +469,11 @@ START_TEST(adopt_refuses_the_same)
 	opts = right_opts();
 	add_fault(&opts, fault->reason);
 	complete_for_adoption(&opts, fault->reason);
-	script_expect(script, NOTHING);
+	gmem_fake_expect(fake, NOTHING);
 	script_check_failure(gmem_slot_adopt(vm, &opts, &slot), fault->error, fault->reason,
 			     gmem_reason_to_string(fault->reason), __FILE__, __LINE__);
 	ck_assert_ptr_null(slot);
-	script_met(script);
+	gmem_fake_met(fake);
 	clear_stage();
 }
 END_TEST
@@ -487,8 +487,8 @@ START_TEST(hidden_shared_half)
 	struct gmem_map *map;
 	struct gmem_slot *slot, *none;
 
-	script = script_new(SCRIPT_PRIVATE);
-	vm = script_vm(script, 0);
+	fake = script_new(GMEM_FAKE_PRIVATE);
+	vm = script_vm(fake, 0);
 	shared = script_memfd(vm, 0x10000, GMEM_MEMFD_MMAP);
 	opts.host = ram;
 	ck_works(gmem_slot_create(vm, &opts, &slot));
@@ -507,7 +507,7 @@ START_TEST(hidden_shared_half)
 	gmem_memfd_close(separate);
 	gmem_memfd_close(shared);
 	gmem_vm_close(vm);
-	script_end(script);
+	script_end(fake);
 }
 END_TEST
 

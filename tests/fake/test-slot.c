@@ -16,7 +16,7 @@
 #define SIZE	UINT64_C(0x10000)
 #define FIXED	GMEM_SLOT_FIXED_ID
 
-static struct script *script;
+static struct gmem_fake *fake;
 static struct gmem_vm *vm;
 static struct gmem_memfd *memfd; /* BOTH on a plain VM, private on one with private memory */
 static struct gmem_map *map;	 /* of all of it, or NULL */
@@ -24,26 +24,26 @@ static struct gmem_map *map;	 /* of all of it, or NULL */
 /* The VMM's own memory. */
 static char ram[0x10000] __attribute__((aligned(0x10000)));
 
-static void start_with(enum script_kernel kernel, uint64_t memfd_flags)
+static void start_with(enum gmem_fake_kernel kernel, uint64_t memfd_flags)
 {
-	script = script_new(kernel);
-	script_name(script, ram, sizeof(ram), "ram");
-	vm = script_vm(script, 0);
+	fake = script_new(kernel);
+	gmem_fake_name(fake, ram, sizeof(ram), "ram");
+	vm = script_vm(fake, 0);
 	memfd = script_memfd(vm, SIZE, memfd_flags);
 	map = NULL;
 	if (memfd_flags & GMEM_MEMFD_MMAP)
 		ck_works(gmem_map_create(memfd, NULL, &map));
-	script_forget(script);
+	gmem_fake_forget(fake);
 }
 
 static void start(void)
 {
-	start_with(SCRIPT_LINUX_6_18, BOTH);
+	start_with(GMEM_FAKE_LINUX_6_18, BOTH);
 }
 
 static void start_private(void)
 {
-	start_with(SCRIPT_PRIVATE, 0);
+	start_with(GMEM_FAKE_PRIVATE, 0);
 }
 
 static void end(void)
@@ -51,7 +51,7 @@ static void end(void)
 	gmem_map_close(map);
 	gmem_memfd_close(memfd);
 	gmem_vm_close(vm);
-	script_end(script);
+	script_end(fake);
 }
 
 static int create(struct gmem_slot_opts opts, struct gmem_slot **slot)
@@ -82,12 +82,12 @@ START_TEST(guest_memfd_with_own_map)
 {
 	struct gmem_slot *slot;
 
-	script_expect(script, "mmap(0, 0x4000, RW, SHARED, gmem1, 0x8000)\n"
-			      "madvise(m3, 0x4000, DONTFORK)\n"
-			      "ioctl(vm1, SET_REGION2, slot=0 flags=0x4 gpa=0x100000 size=0x4000 "
-			      "addr=m3 gmem=gmem1 offset=0x8000)\n");
+	gmem_fake_expect(fake, "mmap(0, 0x4000, RW, SHARED, gmem1, 0x8000)\n"
+			       "madvise(m3, 0x4000, DONTFORK)\n"
+			       "ioctl(vm1, SET_REGION2, slot=0 flags=0x4 gpa=0x100000 size=0x4000 "
+			       "addr=m3 gmem=gmem1 offset=0x8000)\n");
 	slot = MAKE(.gpa = 0x100000, .size = 0x4000, .memfd = memfd, .offset = 0x8000);
-	script_met(script);
+	gmem_fake_met(fake);
 	ck_assert_uint_eq(gmem_slot_get_id(slot), 0);
 	ck_assert_uint_eq(gmem_slot_get_as_id(slot), 0);
 	ck_assert_uint_eq(gmem_slot_get_gpa(slot), 0x100000);
@@ -95,11 +95,11 @@ START_TEST(guest_memfd_with_own_map)
 	ck_assert_uint_eq(gmem_slot_get_offset(slot), 0x8000);
 	ck_assert_uint_eq(gmem_slot_get_flags(slot), 0);
 	ck_assert_ptr_nonnull(gmem_slot_get_addr(slot));
-	script_expect(script,
-		      "ioctl(vm1, SET_REGION2, slot=0 flags=0 gpa=0x100000 size=0 addr=m3)\n"
-		      "mmap(m3, 0x4000, NONE, PRIVATE|ANON|NORESERVE|FIXED, -1, 0)\n");
+	gmem_fake_expect(fake,
+			 "ioctl(vm1, SET_REGION2, slot=0 flags=0 gpa=0x100000 size=0 addr=m3)\n"
+			 "mmap(m3, 0x4000, NONE, PRIVATE|ANON|NORESERVE|FIXED, -1, 0)\n");
 	gmem_slot_close(slot);
-	script_met(script);
+	gmem_fake_met(fake);
 }
 END_TEST
 
@@ -154,9 +154,9 @@ START_TEST(kind_of_slot)
 	opts.memfd = kinds[_i].with_memfd ? memfd : NULL;
 	opts.map = kinds[_i].with_map ? map : NULL;
 	opts.host = kinds[_i].with_host ? ram : NULL;
-	script_expect(script, "ioctl(vm1, SET_REGION2, %s)\n", kinds[_i].region);
+	gmem_fake_expect(fake, "ioctl(vm1, SET_REGION2, %s)\n", kinds[_i].region);
 	slot = make(opts);
-	script_met(script);
+	gmem_fake_met(fake);
 	ck_assert_uint_eq(gmem_slot_get_flags(slot), opts.flags & ~FIXED);
 	gmem_slot_close(slot);
 }
@@ -169,23 +169,23 @@ START_TEST(sealed_memfd)
 		.sz = sizeof(opts), .size = SIZE, .flags = BOTH, .fallback = GMEM_FALLBACK_MEMFD};
 	struct gmem_slot *slot, *other;
 
-	script = script_new(SCRIPT_LINUX_6_12);
-	vm = script_vm(script, 0);
+	fake = script_new(GMEM_FAKE_LINUX_6_12);
+	vm = script_vm(fake, 0);
 	ck_works(gmem_memfd_create(vm, &opts, &memfd));
-	script_expect(script,
-		      "mmap(0, 0x4000, RW, SHARED, memfd1, 0x8000)\n"
-		      "madvise(m2, 0x4000, DONTFORK)\n"
-		      "ioctl(vm1, SET_REGION2, slot=0 flags=0x3 gpa=0 size=0x4000 addr=m2)\n");
+	gmem_fake_expect(fake,
+			 "mmap(0, 0x4000, RW, SHARED, memfd1, 0x8000)\n"
+			 "madvise(m2, 0x4000, DONTFORK)\n"
+			 "ioctl(vm1, SET_REGION2, slot=0 flags=0x3 gpa=0 size=0x4000 addr=m2)\n");
 	slot = MAKE(.size = 0x4000, .memfd = memfd, .offset = 0x8000,
 		    .flags = GMEM_SLOT_LOG_DIRTY | GMEM_SLOT_READONLY);
-	script_met(script);
+	gmem_fake_met(fake);
 	/* It may be bound twice. */
 	other = MAKE(.gpa = 0x10000, .size = 0x4000, .memfd = memfd, .offset = 0x8000);
 	gmem_slot_close(slot);
 	gmem_slot_close(other);
 	gmem_memfd_close(memfd);
 	gmem_vm_close(vm);
-	script_end(script);
+	script_end(fake);
 }
 END_TEST
 
@@ -194,14 +194,14 @@ END_TEST
 /* A mapping of memory that another VM shares, for the shared half. */
 static struct gmem_map *map_shared(void)
 {
-	int fd = script_make_gmem(script, -1, SIZE, BOTH);
+	int fd = gmem_fake_make_gmem(fake, -1, SIZE, BOTH);
 	struct gmem_memfd *shared;
 	struct gmem_map *of_it;
 
-	ck_works(gmem_memfd_open_fd_sys(&script->sys, NULL, fd, &shared));
+	ck_works(gmem_fake_open_memfd(fake, NULL, fd, &shared));
 	ck_works(gmem_map_create(shared, NULL, &of_it));
 	gmem_memfd_close(shared);
-	script_close(script, fd);
+	gmem_fake_close_fd(fake, fd);
 	return of_it;
 }
 
@@ -211,24 +211,24 @@ START_TEST(private_kinds)
 	struct gmem_slot *nothing, *beside_host, *beside_map, *alone;
 	struct gmem_map *other = map_shared();
 
-	script_forget(script);
-	script_expect(script, "ioctl(vm1, SET_REGION2, slot=0 flags=0x4 gpa=0 size=0x1000 addr=0 "
-			      "gmem=gmem1 offset=0)\n"
-			      "ioctl(vm1, SET_REGION2, slot=0x1 flags=0x4 gpa=0x1000 size=0x1000 "
-			      "addr=ram gmem=gmem1 offset=0x1000)\n"
-			      "ioctl(vm1, SET_REGION2, slot=0x2 flags=0x4 gpa=0x2000 size=0x1000 "
-			      "addr=m3+0x2000 gmem=gmem1 offset=0x2000)\n"
-			      "mmap(0, 0x1000, RW, SHARED, gmem2, 0)\n"
-			      "madvise(m4, 0x1000, DONTFORK)\n"
-			      "ioctl(vm1, SET_REGION2, slot=0x3 flags=0x4 gpa=0x3000 size=0x1000 "
-			      "addr=m4 gmem=gmem2 offset=0)\n");
+	gmem_fake_forget(fake);
+	gmem_fake_expect(fake, "ioctl(vm1, SET_REGION2, slot=0 flags=0x4 gpa=0 size=0x1000 addr=0 "
+			       "gmem=gmem1 offset=0)\n"
+			       "ioctl(vm1, SET_REGION2, slot=0x1 flags=0x4 gpa=0x1000 size=0x1000 "
+			       "addr=ram gmem=gmem1 offset=0x1000)\n"
+			       "ioctl(vm1, SET_REGION2, slot=0x2 flags=0x4 gpa=0x2000 size=0x1000 "
+			       "addr=m3+0x2000 gmem=gmem1 offset=0x2000)\n"
+			       "mmap(0, 0x1000, RW, SHARED, gmem2, 0)\n"
+			       "madvise(m4, 0x1000, DONTFORK)\n"
+			       "ioctl(vm1, SET_REGION2, slot=0x3 flags=0x4 gpa=0x3000 size=0x1000 "
+			       "addr=m4 gmem=gmem2 offset=0)\n");
 	nothing = MAKE(.size = 0x1000, .memfd = memfd);
 	beside_host =
 		MAKE(.gpa = 0x1000, .size = 0x1000, .memfd = memfd, .offset = 0x1000, .host = ram);
 	beside_map =
 		MAKE(.gpa = 0x2000, .size = 0x1000, .memfd = memfd, .offset = 0x2000, .map = other);
 	alone = MAKE(.gpa = 0x3000, .size = 0x1000, .memfd = shared);
-	script_met(script);
+	gmem_fake_met(fake);
 	ck_assert_ptr_null(gmem_slot_get_addr(nothing));
 	ck_assert_ptr_eq(gmem_slot_get_addr(beside_host), ram);
 	gmem_slot_close(nothing);
@@ -249,7 +249,7 @@ START_TEST(private_refusals)
 
 	map = map_shared();
 	ck_works(gmem_map_create(shared, NULL, &untouchable));
-	script_expect(script, NOTHING);
+	gmem_fake_expect(fake, NOTHING);
 	ck_fails(create(opts, &slot), EINVAL, MEMFD_HIDES_SHARED);
 	opts.host = NULL;
 	opts.map = map;
@@ -263,7 +263,7 @@ START_TEST(private_refusals)
 	ck_fails(create(opts, &slot), EINVAL, MEMFD_UNTOUCHABLE);
 	opts.memfd = NULL;
 	ck_fails(create(opts, &slot), EINVAL, MEMFD_UNTOUCHABLE);
-	script_met(script);
+	gmem_fake_met(fake);
 	gmem_map_close(untouchable);
 	gmem_memfd_close(shared);
 }
@@ -275,14 +275,14 @@ START_TEST(more_conflicts)
 {
 	struct gmem_slot *slot;
 
-	script_expect(script, NOTHING);
+	gmem_fake_expect(fake, NOTHING);
 	ck_fails(create((struct gmem_slot_opts){.size = 0x1000, .map = map, .host = ram}, &slot),
 		 EINVAL, CONFLICT);
 	ck_fails(create((struct gmem_slot_opts){.size = 0x1000}, &slot), EINVAL, CONFLICT);
 	ck_fails(create((struct gmem_slot_opts){.size = 0x1000, .host = ram, .offset = 0x1000},
 			&slot),
 		 EINVAL, CONFLICT);
-	script_met(script);
+	gmem_fake_met(fake);
 }
 END_TEST
 
@@ -305,15 +305,15 @@ static const struct {
 static void check_kernel_refusal(struct gmem_memfd *of, int error, int got, enum gmem_reason reason)
 {
 	struct gmem_slot_opts opts = {.gpa = 0x1000, .size = 0x1000, .memfd = of};
-	struct script_tally before = script_tally(script);
+	struct script_tally before = script_tally(fake);
 	struct gmem_slot *slot = (void *)&slot;
 
-	script_fail(script, 1, error, "SET_REGION2");
+	gmem_fake_fail(fake, 1, error, "SET_REGION2");
 	script_check_failure(create(opts, &slot), got, reason, "create", __FILE__, __LINE__);
-	script_recover(script);
+	gmem_fake_recover(fake);
 	ck_assert_ptr_null(slot);
-	ck_assert_uint_eq(script_tally(script).mappings, before.mappings);
-	ck_assert_uint_eq(script_tally(script).fds, before.fds);
+	ck_assert_uint_eq(gmem_fake_tally(fake, GMEM_FAKE_MAPPINGS), before.mappings);
+	ck_assert_uint_eq(gmem_fake_tally(fake, GMEM_FAKE_FDS), before.fds);
 	/* Nothing is changed: it works now, under the same id. */
 	slot = make(opts);
 	ck_assert_uint_eq(gmem_slot_get_id(slot), 0);
@@ -329,7 +329,7 @@ END_TEST
 
 START_TEST(given_refused_by_kernel)
 {
-	int fd = script_make_gmem(script, gmem_vm_get_fd(vm), SIZE, BOTH);
+	int fd = gmem_fake_make_gmem(fake, gmem_vm_get_fd(vm), SIZE, BOTH);
 	struct gmem_memfd *given;
 
 	ck_works(gmem_memfd_open_fd(vm, fd, &given));
@@ -340,26 +340,26 @@ START_TEST(given_refused_by_kernel)
 		check_kernel_refusal(given, kernel_refusals[_i].answer, kernel_refusals[_i].error,
 				     kernel_refusals[_i].reason);
 	gmem_memfd_close(given);
-	script_close(script, fd);
+	gmem_fake_close_fd(fake, fd);
 }
 END_TEST
 
 /* The model's own answers to what the library was not told of. */
 START_TEST(strangers)
 {
-	int other_vm = script_make_vm(script);
-	int fd = script_make_gmem(script, other_vm, SIZE, BOTH);
+	int other_vm = gmem_fake_make_vm(fake);
+	int fd = gmem_fake_make_gmem(fake, other_vm, SIZE, BOTH);
 	struct gmem_memfd *given, *received;
 	const char *other = ram + 0x8000;
 	struct gmem_slot *slot;
 
 	ck_works(gmem_memfd_open_fd(vm, fd, &given));
-	ck_works(gmem_memfd_open_fd_sys(&script->sys, NULL, fd, &received));
+	ck_works(gmem_fake_open_memfd(fake, NULL, fd, &received));
 	ck_fails(create((struct gmem_slot_opts){.size = 0x1000, .memfd = given}, &slot), EXDEV,
 		 MEMFD_FOREIGN);
 	ck_fails(create((struct gmem_slot_opts){.size = 0x1000, .memfd = received}, &slot), EXDEV,
 		 MEMFD_FOREIGN);
-	ck_assert_int_eq(script_set_slot(script, gmem_vm_get_fd(vm), 0, 0x8000, 0x1000, other), 0);
+	ck_assert_int_eq(gmem_fake_set_slot(fake, gmem_vm_get_fd(vm), 0, 0x8000, 0x1000, other), 0);
 	ck_fails(create((struct gmem_slot_opts){.size = 0x1000, .host = ram}, &slot), EEXIST,
 		 ID_TAKEN);
 	ck_fails(create((struct gmem_slot_opts){.gpa = 0x8000,
@@ -369,11 +369,11 @@ START_TEST(strangers)
 						.id = 1},
 			&slot),
 		 EEXIST, GPA_OVERLAP);
-	script_set_slot(script, gmem_vm_get_fd(vm), 0, 0x8000, 0, other);
+	gmem_fake_set_slot(fake, gmem_vm_get_fd(vm), 0, 0x8000, 0, other);
 	gmem_memfd_close(given);
 	gmem_memfd_close(received);
-	script_close(script, fd);
-	script_close(script, other_vm);
+	gmem_fake_close_fd(fake, fd);
+	gmem_fake_close_fd(fake, other_vm);
 }
 END_TEST
 
@@ -381,15 +381,15 @@ START_TEST(interrupted)
 {
 	struct gmem_slot *slot;
 
-	script_expect(script,
-		      "ioctl(vm1, SET_REGION2, slot=0 flags=0 gpa=0 size=0x1000 addr=ram) = EINTR\n"
+	gmem_fake_expect(
+		fake, "ioctl(vm1, SET_REGION2, slot=0 flags=0 gpa=0 size=0x1000 addr=ram) = EINTR\n"
 		      "ioctl(vm1, SET_REGION2, slot=0 flags=0 gpa=0 size=0x1000 addr=ram)\n"
 		      "ioctl(vm1, SET_REGION2, slot=0 flags=0 gpa=0 size=0 addr=ram) = EINTR\n"
 		      "ioctl(vm1, SET_REGION2, slot=0 flags=0 gpa=0 size=0 addr=ram)\n");
 	slot = make_page(0, 0);
 	ck_works(gmem_slot_delete(slot));
 	gmem_slot_close(slot);
-	script_met(script);
+	gmem_fake_met(fake);
 }
 END_TEST
 
@@ -404,7 +404,7 @@ START_TEST(identical)
 	opts.memfd = _i == 2 ? NULL : memfd;
 	opts.host = _i == 2 ? ram : NULL;
 	first = make(opts);
-	script_expect(script, NOTHING);
+	gmem_fake_expect(fake, NOTHING);
 	second = make(opts);
 	opts.flags |= FIXED;
 	third = make(opts);
@@ -412,10 +412,10 @@ START_TEST(identical)
 	ck_assert_ptr_eq(first, third);
 	gmem_slot_close(first);
 	gmem_slot_close(second);
-	script_met(script);
-	ck_assert_uint_eq(script_tally(script).slots, 1);
+	gmem_fake_met(fake);
+	ck_assert_uint_eq(gmem_fake_tally(fake, GMEM_FAKE_SLOTS), 1);
 	gmem_slot_close(third);
-	ck_assert_uint_eq(script_tally(script).slots, 0);
+	ck_assert_uint_eq(gmem_fake_tally(fake, GMEM_FAKE_SLOTS), 0);
 }
 END_TEST
 
@@ -425,7 +425,7 @@ START_TEST(nearly_identical)
 	struct gmem_slot_opts base = {.gpa = 0x1000, .size = 0x2000, .map = map}, opts;
 	struct gmem_slot *slot = make(base), *other;
 
-	script_expect(script, NOTHING);
+	gmem_fake_expect(fake, NOTHING);
 	opts = base;
 	opts.size = 0x1000;
 	ck_fails(create(opts, &other), EEXIST, GPA_OVERLAP);
@@ -446,7 +446,7 @@ START_TEST(nearly_identical)
 	opts.flags = FIXED;
 	opts.id = 1;
 	ck_fails(create(opts, &other), EEXIST, GPA_OVERLAP);
-	script_met(script);
+	gmem_fake_met(fake);
 	gmem_slot_close(slot);
 }
 END_TEST
@@ -495,12 +495,12 @@ START_TEST(granted_ids)
 	gmem_vm_close(vm);
 	map = NULL;
 	memfd = NULL;
-	ck_works(gmem_vm_open_sys(&script->sys, &opts, &vm));
+	ck_works(gmem_fake_open_vm(fake, &opts, &vm));
 	for (uint32_t i = 0; i < 4; i++) {
 		slots[i] = make_page(i * 0x1000, i);
 		ck_assert_uint_eq(gmem_slot_get_id(slots[i]), 62 + i);
 	}
-	script_expect(script, NOTHING);
+	gmem_fake_expect(fake, NOTHING);
 	ck_fails(create((struct gmem_slot_opts){.gpa = 0x8000, .size = 0x1000, .host = ram}, &slot),
 		 ENOSPC, IDS_EXHAUSTED);
 	/* A slot of the VMM's own may have any id. */
@@ -513,7 +513,7 @@ START_TEST(granted_ids)
 							  .id = 5},
 				 &slot));
 	gmem_slot_close(slot);
-	script_met(script);
+	gmem_fake_met(fake);
 	for (uint32_t i = 0; i < 4; i++)
 		gmem_slot_close(slots[i]);
 }

@@ -13,26 +13,26 @@
 
 #define DELETE "size=0 "
 
-static struct script *script;
+static struct gmem_fake *fake;
 
-static void start(enum script_kernel kernel)
+static void start(enum gmem_fake_kernel kernel)
 {
-	script = script_new(kernel);
+	fake = script_new(kernel);
 }
 
 static void start_modern(void)
 {
-	start(SCRIPT_LINUX_6_18);
+	start(GMEM_FAKE_LINUX_6_18);
 }
 
 static void end(void)
 {
-	script_end(script);
+	script_end(fake);
 }
 
 static int open_vm(const struct gmem_vm_opts *opts, struct gmem_vm **vm)
 {
-	return gmem_vm_open_sys(&script->sys, opts, vm);
+	return gmem_fake_open_vm(fake, opts, vm);
 }
 
 static uint64_t get_cap(const struct gmem_vm *vm, enum gmem_cap cap)
@@ -104,17 +104,17 @@ START_TEST(open_calls)
 {
 	struct gmem_vm *vm;
 
-	script_expect(script,
-		      "open(/dev/kvm, RDWR|CLOEXEC)\n"
-		      "ioctl(kvm1, GET_API_VERSION)\n"
-		      "ioctl(kvm1, CREATE_VM, 0)\n"
-		      "close(kvm1)\n"
-		      "%s",
-		      probes_of_vm1);
+	gmem_fake_expect(fake,
+			 "open(/dev/kvm, RDWR|CLOEXEC)\n"
+			 "ioctl(kvm1, GET_API_VERSION)\n"
+			 "ioctl(kvm1, CREATE_VM, 0)\n"
+			 "close(kvm1)\n"
+			 "%s",
+			 probes_of_vm1);
 	ck_works(open_vm(NULL, &vm));
-	script_expect(script, "munmap(m1, 0x1000)\nclose(vm1)\n");
+	gmem_fake_expect(fake, "munmap(m1, 0x1000)\nclose(vm1)\n");
 	gmem_vm_close(vm);
-	script_met(script);
+	gmem_fake_met(fake);
 }
 END_TEST
 
@@ -125,25 +125,25 @@ static void expect_probes_of(const char *first, char number)
 
 	for (char *p = text; (p = strstr(p, "vm1"));)
 		p[2] = number;
-	script_expect(script, "%s%s", first, text);
+	gmem_fake_expect(fake, "%s%s", first, text);
 	free(text);
 }
 
 START_TEST(open_fd_calls)
 {
-	int fd = script_make_vm(script);
+	int fd = gmem_fake_make_vm(fake);
 	struct gmem_vm *vm;
 
 	expect_probes_of("fcntl(vm1, DUPFD_CLOEXEC, 0)\n"
 			 "ioctl(vm2, CHECK_EXTENSION, 231)\n"
 			 "ioctl(vm2, GET_API_VERSION)\n",
 			 '2');
-	ck_works(gmem_vm_open_fd_sys(&script->sys, fd, NULL, &vm));
+	ck_works(gmem_fake_open_vm_fd(fake, fd, NULL, &vm));
 	ck_assert_int_ne(gmem_vm_get_fd(vm), fd);
-	script_expect(script, "munmap(m1, 0x1000)\nclose(vm2)\n");
+	gmem_fake_expect(fake, "munmap(m1, 0x1000)\nclose(vm2)\n");
 	gmem_vm_close(vm);
-	script_met(script);
-	script_close(script, fd);
+	gmem_fake_met(fake);
+	gmem_fake_close_fd(fake, fd);
 }
 END_TEST
 
@@ -152,14 +152,14 @@ START_TEST(open_with_options)
 	struct gmem_vm_opts opts = {.sz = sizeof(opts), .device = "/other", .type = 5};
 	struct gmem_vm *vm;
 
-	script_expect(script, "open(/other, RDWR|CLOEXEC) = ENOENT\n");
+	gmem_fake_expect(fake, "open(/other, RDWR|CLOEXEC) = ENOENT\n");
 	ck_fails(open_vm(&opts, &vm), ENOENT, KVM_NO_DEVICE);
 	opts.device = NULL;
-	script_expect(script, "open(/dev/kvm, RDWR|CLOEXEC)\n"
-			      "ioctl(kvm1, GET_API_VERSION)\n"
-			      "ioctl(kvm1, CREATE_VM, 0x5) = EINTR\n"
-			      "ioctl(kvm1, CREATE_VM, 0x5) = EINVAL\n"
-			      "close(kvm1)\n");
+	gmem_fake_expect(fake, "open(/dev/kvm, RDWR|CLOEXEC)\n"
+			       "ioctl(kvm1, GET_API_VERSION)\n"
+			       "ioctl(kvm1, CREATE_VM, 0x5) = EINTR\n"
+			       "ioctl(kvm1, CREATE_VM, 0x5) = EINVAL\n"
+			       "close(kvm1)\n");
 	ck_fails(open_vm(&opts, &vm), EINVAL, VM_TYPE);
 	ck_assert_ptr_null(vm);
 }
@@ -203,7 +203,7 @@ START_TEST(open_failure)
 {
 	struct gmem_vm *vm = (void *)&vm;
 
-	script_answer(script, 1, failures[_i].answer, failures[_i].call);
+	gmem_fake_answer(fake, 1, failures[_i].answer, failures[_i].call);
 	script_check_failure(open_vm(NULL, &vm), failures[_i].error, failures[_i].reason,
 			     failures[_i].call, __FILE__, __LINE__);
 	ck_assert_ptr_null(vm);
@@ -231,39 +231,38 @@ static const struct {
 START_TEST(open_fd_failure)
 {
 	struct gmem_vm *vm = (void *)&vm;
-	int fd = script_make_vm(script);
+	int fd = gmem_fake_make_vm(fake);
 
-	script_answer(script, 1, fd_failures[_i].answer, fd_failures[_i].call);
-	script_check_failure(gmem_vm_open_fd_sys(&script->sys, fd, NULL, &vm),
-			     fd_failures[_i].error, fd_failures[_i].reason, fd_failures[_i].call,
-			     __FILE__, __LINE__);
+	gmem_fake_answer(fake, 1, fd_failures[_i].answer, fd_failures[_i].call);
+	script_check_failure(gmem_fake_open_vm_fd(fake, fd, NULL, &vm), fd_failures[_i].error,
+			     fd_failures[_i].reason, fd_failures[_i].call, __FILE__, __LINE__);
 	ck_assert_ptr_null(vm);
-	script_close(script, fd);
+	gmem_fake_close_fd(fake, fd);
 }
 END_TEST
 
 START_TEST(open_fd_of_an_old_kernel)
 {
-	int fd = script_make_vm(script);
+	int fd = gmem_fake_make_vm(fake);
 	struct gmem_vm *vm;
 
-	script->caps[KVM_CAP_USER_MEMORY2] = 0;
-	ck_fails(gmem_vm_open_fd_sys(&script->sys, fd, NULL, &vm), EOPNOTSUPP, KERNEL_TOO_OLD);
-	script_close(script, fd);
+	fake->caps[KVM_CAP_USER_MEMORY2] = 0;
+	ck_fails(gmem_fake_open_vm_fd(fake, fd, NULL, &vm), EOPNOTSUPP, KERNEL_TOO_OLD);
+	gmem_fake_close_fd(fake, fd);
 }
 END_TEST
 
 START_TEST(open_fd_of_other_things)
 {
-	int device = script->sys.open(&script->sys, "/dev/kvm", 0);
-	int file = script_make_file(script, 0x1000, 0, true);
+	int device = fake->sys.open(&fake->sys, "/dev/kvm", 0);
+	int file = gmem_fake_make_file(fake, 0x1000, 0, true);
 	struct gmem_vm *vm;
 
-	ck_fails(gmem_vm_open_fd_sys(&script->sys, -1, NULL, &vm), EBADF, FD_INVALID);
-	ck_fails(gmem_vm_open_fd_sys(&script->sys, device, NULL, &vm), ENOTTY, FD_NOT_VM);
-	ck_fails(gmem_vm_open_fd_sys(&script->sys, file, NULL, &vm), ENOTTY, FD_NOT_VM);
-	script_close(script, device);
-	script_close(script, file);
+	ck_fails(gmem_fake_open_vm_fd(fake, -1, NULL, &vm), EBADF, FD_INVALID);
+	ck_fails(gmem_fake_open_vm_fd(fake, device, NULL, &vm), ENOTTY, FD_NOT_VM);
+	ck_fails(gmem_fake_open_vm_fd(fake, file, NULL, &vm), ENOTTY, FD_NOT_VM);
+	gmem_fake_close_fd(fake, device);
+	gmem_fake_close_fd(fake, file);
 }
 END_TEST
 
@@ -273,16 +272,14 @@ START_TEST(open_refused)
 	struct gmem_vm_opts opts = {.sz = sizeof(opts)};
 	struct gmem_vm *vm;
 
-	script_expect(script, "%s", "");
+	gmem_fake_expect(fake, "%s", "");
 	ck_fails(open_vm(&opts, NULL), EINVAL, NULL);
-	ck_fails(gmem_vm_open_fd_sys(&script->sys, 3, &opts, NULL), EINVAL, NULL);
+	ck_fails(gmem_fake_open_vm_fd(fake, 3, &opts, NULL), EINVAL, NULL);
 	opts.flags = 2;
 	ck_fails(open_vm(&opts, &vm), EINVAL, FLAGS_UNKNOWN);
-	ck_fails(gmem_vm_open_fd_sys(&script->sys, 3, &opts, &vm), EINVAL, FLAGS_UNKNOWN);
+	ck_fails(gmem_fake_open_vm_fd(fake, 3, &opts, &vm), EINVAL, FLAGS_UNKNOWN);
 	opts = (struct gmem_vm_opts){.sz = sizeof(opts), .device = "/dev/kvm"};
-	ck_fails(gmem_vm_open_fd_sys(&script->sys, 3, &opts, &vm), EINVAL, CONFLICT);
-	opts = (struct gmem_vm_opts){.sz = sizeof(opts), .type = 1};
-	ck_fails(gmem_vm_open_fd_sys(&script->sys, 3, &opts, &vm), EINVAL, CONFLICT);
+	ck_fails(gmem_fake_open_vm_fd(fake, 3, &opts, &vm), EINVAL, CONFLICT);
 }
 END_TEST
 
@@ -367,7 +364,7 @@ END_TEST
 
 static const struct {
 	enum gmem_cap cap;
-	uint64_t value[4]; /* by enum script_kernel; 0: not supported */
+	uint64_t value[4]; /* of each enum gmem_fake_kernel in turn; 0: not supported */
 } expected_caps[] = {
 	{GMEM_CAP_GUEST_MEMFD, {0, 1, 1, 1}},
 	{GMEM_CAP_GUEST_MEMFD_FLAGS, {0, 3, 3, 1}},
@@ -388,13 +385,13 @@ static const struct {
 
 START_TEST(caps_of_kernels)
 {
-	enum script_kernel kernel = (enum script_kernel)_i;
+	enum gmem_fake_kernel kernel = (enum gmem_fake_kernel)(_i + 1);
 	struct gmem_vm *vm;
 
 	start(kernel);
-	vm = script_vm(script, 0);
+	vm = script_vm(fake, 0);
 	for (size_t i = 0; i < ARRAY_SIZE(expected_caps); i++) {
-		uint64_t expected = expected_caps[i].value[kernel], value = 1;
+		uint64_t expected = expected_caps[i].value[_i], value = 1;
 		enum gmem_cap cap = expected_caps[i].cap;
 
 		if (expected)
@@ -404,9 +401,9 @@ START_TEST(caps_of_kernels)
 		ck_assert_msg(value == expected, "%s: %#lx", gmem_cap_to_string(cap),
 			      (unsigned long)value);
 	}
-	script_expect(script, "%s", "");
+	gmem_fake_expect(fake, "%s", "");
 	get_cap(vm, GMEM_CAP_GPA_BITS);
-	script_met(script);
+	gmem_fake_met(fake);
 	gmem_vm_close(vm);
 	end();
 }
@@ -414,17 +411,17 @@ END_TEST
 
 START_TEST(cap_arguments)
 {
-	struct gmem_vm *vm = script_vm(script, 0);
+	struct gmem_vm *vm = script_vm(fake, 0);
 	uint64_t value = 1;
 
 	ck_fails(gmem_vm_get_cap(vm, (enum gmem_cap)0, &value), EINVAL, ARGUMENT);
 	ck_assert_uint_eq(value, 0);
-	ck_fails(gmem_vm_get_cap(vm, (enum gmem_cap)16, &value), EINVAL, ARGUMENT);
+	ck_fails(gmem_vm_get_cap(vm, (enum gmem_cap)18, &value), EINVAL, ARGUMENT);
 	ck_fails(gmem_vm_get_cap(vm, (enum gmem_cap) - 1, &value), EINVAL, ARGUMENT);
 	ck_fails(gmem_vm_get_cap(vm, GMEM_CAP_NUMA, NULL), EINVAL, NULL);
 	ck_fails(gmem_vm_get_cap(NULL, GMEM_CAP_NUMA, &value), EINVAL, NULL);
 	ck_assert_str_eq(gmem_cap_to_string((enum gmem_cap)0), "UNKNOWN");
-	ck_assert_str_eq(gmem_cap_to_string((enum gmem_cap)16), "UNKNOWN");
+	ck_assert_str_eq(gmem_cap_to_string((enum gmem_cap)18), "UNKNOWN");
 	ck_assert_str_eq(gmem_cap_to_string(GMEM_CAP_GUEST_MEMFD), "GUEST_MEMFD");
 	ck_assert_str_eq(gmem_cap_to_string(GMEM_CAP_BIND_CHECKED), "BIND_CHECKED");
 	gmem_vm_close(vm);
@@ -472,17 +469,17 @@ START_TEST(cap_probe_failure)
 	uint64_t value = 1;
 	struct gmem_vm *vm;
 
-	start(SCRIPT_LINUX_7_3);
-	script_answer(script, probe_failures[_i].n, probe_failures[_i].answer,
-		      probe_failures[_i].call);
+	start(GMEM_FAKE_LINUX_7_3);
+	gmem_fake_answer(fake, probe_failures[_i].n, probe_failures[_i].answer,
+			 probe_failures[_i].call);
 	ck_works(open_vm(NULL, &vm));
-	script_recover(script);
+	gmem_fake_recover(fake);
 	script_check_failure(gmem_vm_get_cap(vm, probe_failures[_i].cap, &value), error,
 			     error == EOPNOTSUPP ? GMEM_REASON_CAP_UNSUPPORTED
 						 : GMEM_REASON_CAP_PROBE_FAILED,
 			     probe_failures[_i].call, __FILE__, __LINE__);
 	ck_assert_uint_eq(value, 0);
-	ck_assert_uint_eq(script_tally(script).slots, 0);
+	ck_assert_uint_eq(gmem_fake_tally(fake, GMEM_FAKE_SLOTS), 0);
 	gmem_vm_close(vm);
 	end();
 }
@@ -505,7 +502,7 @@ START_TEST(cap_odd_answer)
 {
 	struct gmem_vm *vm;
 
-	script->caps[odd_answers[_i].cap] = odd_answers[_i].answer;
+	fake->caps[odd_answers[_i].cap] = odd_answers[_i].answer;
 	ck_works(open_vm(NULL, &vm));
 	ck_assert_uint_eq(get_cap(vm, odd_answers[_i].asked), odd_answers[_i].value);
 	gmem_vm_close(vm);
@@ -520,8 +517,8 @@ START_TEST(cap_absurd_limits)
 	struct gmem_reserve_opts reserve = {.sz = sizeof(reserve), .id_count = 1, .as_id = 1};
 	struct gmem_vm *vm;
 
-	script->caps[KVM_CAP_NR_MEMSLOTS] = absurd[_i];
-	script->caps[KVM_CAP_MULTI_ADDRESS_SPACE] = absurd[_i];
+	fake->caps[KVM_CAP_NR_MEMSLOTS] = absurd[_i];
+	fake->caps[KVM_CAP_MULTI_ADDRESS_SPACE] = absurd[_i];
 	ck_fails(open_vm(&opts, &vm), ERANGE, ID_BEYOND_LIMIT);
 	opts.id_first = 31;
 	ck_works(open_vm(&opts, &vm));
@@ -534,11 +531,11 @@ START_TEST(gpa_width)
 {
 	struct gmem_vm *vm;
 
-	script->gpa_bits = (unsigned int)_i;
-	script->gpa_error = _i % 2 ? EINVAL : EFAULT;
-	vm = script_vm(script, 0);
+	fake->gpa_bits = (unsigned int)_i;
+	fake->gpa_error = _i % 2 ? EINVAL : EFAULT;
+	vm = script_vm(fake, 0);
 	ck_assert_uint_eq(get_cap(vm, GMEM_CAP_GPA_BITS), (uint64_t)_i);
-	ck_assert_uint_eq(script_tally(script).slots, 0);
+	ck_assert_uint_eq(gmem_fake_tally(fake, GMEM_FAKE_SLOTS), 0);
 	gmem_vm_close(vm);
 }
 END_TEST
@@ -547,8 +544,8 @@ START_TEST(gpa_width_of_large_pages)
 {
 	struct gmem_vm *vm;
 
-	script->page_size = _i ? 0x10000 : 0x4000;
-	vm = script_vm(script, 0);
+	fake->page_size = _i ? 0x10000 : 0x4000;
+	vm = script_vm(fake, 0);
 	ck_assert_uint_eq(get_cap(vm, GMEM_CAP_GPA_BITS), 46);
 	gmem_vm_close(vm);
 }
@@ -557,35 +554,35 @@ END_TEST
 /* Where the VMM has memory at a page that is tried, that page exists. */
 START_TEST(gpa_width_beside_slots)
 {
-	int fd = script_make_vm(script);
+	int fd = gmem_fake_make_vm(fake);
 	static char page[0x1000];
 	struct gmem_vm *vm;
 
-	script_name(script, page, sizeof(page), "page");
+	gmem_fake_name(fake, page, sizeof(page), "page");
 	for (uint32_t bits = 32; bits <= 46; bits++)
-		ck_assert_int_eq(script_set_slot(script, fd, bits, (UINT64_C(1) << bits) - 0x1000,
-						 0x1000, NULL),
+		ck_assert_int_eq(gmem_fake_set_slot(fake, fd, bits, (UINT64_C(1) << bits) - 0x1000,
+						    0x1000, NULL),
 				 0);
-	ck_works(gmem_vm_open_fd_sys(&script->sys, fd, NULL, &vm));
+	ck_works(gmem_fake_open_vm_fd(fake, fd, NULL, &vm));
 	ck_assert_uint_eq(get_cap(vm, GMEM_CAP_GPA_BITS), 46);
 	gmem_vm_close(vm);
-	ck_assert_uint_eq(script_tally(script).slots, 15);
-	script_close(script, fd);
+	ck_assert_uint_eq(gmem_fake_tally(fake, GMEM_FAKE_SLOTS), 15);
+	gmem_fake_close_fd(fake, fd);
 }
 END_TEST
 
 /* A VMM with firmware right below 4 GiB, as most have it. */
 START_TEST(bind_check_beside_firmware)
 {
-	int fd = script_make_vm(script);
+	int fd = gmem_fake_make_vm(fake);
 	struct gmem_vm *vm;
 
-	ck_assert_int_eq(script_set_slot(script, fd, 1, 0xffff0000, 0x10000, NULL), 0);
-	ck_works(gmem_vm_open_fd_sys(&script->sys, fd, NULL, &vm));
+	ck_assert_int_eq(gmem_fake_set_slot(fake, fd, 1, 0xffff0000, 0x10000, NULL), 0);
+	ck_works(gmem_fake_open_vm_fd(fake, fd, NULL, &vm));
 	ck_assert_uint_eq(get_cap(vm, GMEM_CAP_GPA_BITS), 46);
 	ck_assert_int_eq(vm->caps.cap[GMEM_CAP_BIND_CHECKED].error, 0);
 	gmem_vm_close(vm);
-	script_close(script, fd);
+	gmem_fake_close_fd(fake, fd);
 }
 END_TEST
 
@@ -593,36 +590,37 @@ END_TEST
 START_TEST(busy_ids)
 {
 	struct gmem_vm_opts opts = {.sz = sizeof(opts), .id_first = 100, .id_count = 20};
-	int fd = script_make_vm(script);
+	int fd = gmem_fake_make_vm(fake);
 	struct gmem_vm *vm;
 	uint64_t value;
 
 	for (uint32_t i = 0; i < (uint32_t)_i; i++)
-		ck_assert_int_eq(script_set_slot(script, fd, 119 - i, i * 0x1000, 0x1000, NULL), 0);
-	ck_works(gmem_vm_open_fd_sys(&script->sys, fd, &opts, &vm));
+		ck_assert_int_eq(gmem_fake_set_slot(fake, fd, 119 - i, i * 0x1000, 0x1000, NULL),
+				 0);
+	ck_works(gmem_fake_open_vm_fd(fake, fd, &opts, &vm));
 	if (_i < 8)
 		ck_assert_uint_eq(get_cap(vm, GMEM_CAP_GPA_BITS), 46);
 	else
 		ck_fails(gmem_vm_get_cap(vm, GMEM_CAP_GPA_BITS, &value), EBUSY, CAP_PROBE_FAILED);
-	ck_assert_uint_eq(script_tally(script).slots, (unsigned int)_i);
+	ck_assert_uint_eq(gmem_fake_tally(fake, GMEM_FAKE_SLOTS), (unsigned int)_i);
 	gmem_vm_close(vm);
-	script_close(script, fd);
+	gmem_fake_close_fd(fake, fd);
 }
 END_TEST
 
 /* Without guest_memfd a slot that is tried is read-only, so that it is unlike any of the VMM's. */
 START_TEST(probe_without_guest_memfd)
 {
-	int fd = script_make_vm(script);
+	int fd = gmem_fake_make_vm(fake);
 	struct gmem_vm *vm;
 
-	script->caps[KVM_CAP_GUEST_MEMFD] = 0;
-	ck_works(gmem_vm_open_fd_sys(&script->sys, fd, NULL, &vm));
-	ck_assert_uint_eq(script_count(script, "flags=0x2"), 6);
-	ck_assert_uint_eq(script_count(script, DELETE), 4);
-	ck_assert_uint_eq(script_count(script, "SET_REGION2"), 10);
+	fake->caps[KVM_CAP_GUEST_MEMFD] = 0;
+	ck_works(gmem_fake_open_vm_fd(fake, fd, NULL, &vm));
+	ck_assert_uint_eq(gmem_fake_count(fake, "flags=0x2"), 6);
+	ck_assert_uint_eq(gmem_fake_count(fake, DELETE), 4);
+	ck_assert_uint_eq(gmem_fake_count(fake, "SET_REGION2"), 10);
 	gmem_vm_close(vm);
-	script_close(script, fd);
+	gmem_fake_close_fd(fake, fd);
 }
 END_TEST
 
@@ -632,11 +630,11 @@ START_TEST(probe_within_grant)
 	struct gmem_vm_opts opts = {.sz = sizeof(opts), .id_first = 5, .id_count = 2};
 	struct gmem_vm *vm;
 
-	script_fail(script, 0, EINVAL, "SET_REGION2");
+	gmem_fake_fail(fake, 0, EINVAL, "SET_REGION2");
 	ck_works(open_vm(&opts, &vm));
-	ck_assert_uint_eq(script_count(script, "SET_REGION2"), 2);
-	ck_assert_uint_eq(script_count(script, "slot=0x6 "), 1);
-	ck_assert_uint_eq(script_count(script, "slot=0x5 "), 1);
+	ck_assert_uint_eq(gmem_fake_count(fake, "SET_REGION2"), 2);
+	ck_assert_uint_eq(gmem_fake_count(fake, "slot=0x6 "), 1);
+	ck_assert_uint_eq(gmem_fake_count(fake, "slot=0x5 "), 1);
 	gmem_vm_close(vm);
 }
 END_TEST
@@ -645,9 +643,9 @@ START_TEST(userfaultfd_modes)
 {
 	struct gmem_vm *vm;
 
-	script->uffd_modes = (uint64_t)_i;
-	script->uffd_device = _i & 1;
-	vm = script_vm(script, 0);
+	fake->uffd_modes = (uint64_t)_i;
+	fake->uffd_device = _i & 1;
+	vm = script_vm(fake, 0);
 	ck_assert_uint_eq(vm->caps.cap[GMEM_CAP_USERFAULTFD].value, (uint64_t)_i);
 	gmem_vm_close(vm);
 }
@@ -658,8 +656,8 @@ START_TEST(hva_width)
 	static const unsigned int widths[] = {56, 52, 48, 47, 42, 39, 36};
 	struct gmem_vm *vm;
 
-	script->hva_bits = widths[_i];
-	vm = script_vm(script, 0);
+	fake->hva_bits = widths[_i];
+	vm = script_vm(fake, 0);
 	ck_assert_uint_eq(get_cap(vm, GMEM_CAP_HVA_BITS), widths[_i]);
 	gmem_vm_close(vm);
 }
@@ -668,21 +666,21 @@ END_TEST
 /* A throw-away slot that KVM does not delete still has its page: that must not be unmapped. */
 START_TEST(throw_away_slot_stays)
 {
-	int fd = script_make_vm(script);
+	int fd = gmem_fake_make_vm(fake);
 	struct gmem_vm *vm;
 	uint64_t value;
 
-	script_allow_left(script, 1, 1);
+	gmem_fake_allow_left(fake, 1, 1);
 	/* EINVAL, too, says nothing of a guest address here. */
-	script_fail(script, (unsigned int)(_i + 1) / 2, _i % 2 ? ENOMEM : EINVAL, DELETE);
-	ck_works(gmem_vm_open_fd_sys(&script->sys, fd, NULL, &vm));
+	gmem_fake_fail(fake, (unsigned int)(_i + 1) / 2, _i % 2 ? ENOMEM : EINVAL, DELETE);
+	ck_works(gmem_fake_open_vm_fd(fake, fd, NULL, &vm));
 	if (_i < 9) /* later there is nothing left to try but the bind */
 		ck_fails(gmem_vm_get_cap(vm, GMEM_CAP_GPA_BITS, &value), EBUSY, CAP_PROBE_FAILED);
 	ck_fails(gmem_vm_get_cap(vm, GMEM_CAP_BIND_CHECKED, &value), EBUSY, CAP_PROBE_FAILED);
 	gmem_vm_close(vm);
-	ck_assert_uint_eq(script_tally(script).slots, 1);
-	script_allow_left(script, 1, 0);
-	script_close(script, fd);
+	ck_assert_uint_eq(gmem_fake_tally(fake, GMEM_FAKE_SLOTS), 1);
+	gmem_fake_allow_left(fake, 1, 0);
+	gmem_fake_close_fd(fake, fd);
 }
 END_TEST
 
@@ -737,7 +735,7 @@ START_TEST(reserve)
 		.sz = sizeof(before), .id_first = 8, .id_count = 8, .gpa = 0x10000, .size = 0x1000};
 	struct gmem_reserve_opts again = {.sz = sizeof(again), .gpa = 0x20000, .size = 0x1000};
 	struct gmem_reserve_opts opts = reservations[_i].opts;
-	struct gmem_vm *vm = script_vm(script, 0);
+	struct gmem_vm *vm = script_vm(fake, 0);
 	static char page[0x1000] __attribute__((aligned(0x1000)));
 	struct gmem_slot_opts own = {.sz = sizeof(own),
 				     .gpa = 0x40000,
@@ -749,7 +747,7 @@ START_TEST(reserve)
 
 	opts.sz = sizeof(opts);
 	ck_works(gmem_slot_create(vm, &own, &slot));
-	script_expect(script, "%s", "");
+	gmem_fake_expect(fake, "%s", "");
 	ck_works(gmem_vm_reserve(vm, &before));
 	if (reservations[_i].error) {
 		script_check_failure(gmem_vm_reserve(vm, &opts), reservations[_i].error,
@@ -759,7 +757,7 @@ START_TEST(reserve)
 		ck_works(gmem_vm_reserve(vm, &opts));
 		ck_assert_int_lt(gmem_vm_reserve(vm, &opts), 0);
 	}
-	script_met(script);
+	gmem_fake_met(fake);
 	gmem_slot_close(slot);
 	gmem_vm_close(vm);
 }
@@ -768,7 +766,7 @@ END_TEST
 /* Of two faults the first of the header's list is named. */
 START_TEST(reserve_order)
 {
-	struct gmem_vm *vm = script_vm(script, 0);
+	struct gmem_vm *vm = script_vm(fake, 0);
 	struct gmem_reserve_opts opts = {.sz = sizeof(opts),
 					 .pad = 1,
 					 .as_id = 2,
@@ -793,14 +791,14 @@ END_TEST
 START_TEST(forked)
 {
 	struct gmem_reserve_opts opts = {.sz = sizeof(opts), .id_count = 1};
-	struct gmem_vm *vm = script_vm(script, 0);
+	struct gmem_vm *vm = script_vm(fake, 0);
 	uint64_t bytes = 1;
 
-	script_enter_child(script);
+	gmem_fake_enter_child(fake);
 	ck_fails(gmem_vm_reserve(vm, &opts), EIO, FORKED);
 	ck_fails(gmem_vm_reclaim(vm, &bytes), EIO, FORKED);
 	ck_assert_uint_eq(bytes, 0);
-	script_leave_child(script);
+	gmem_fake_leave_child(fake);
 	ck_works(gmem_vm_reserve(vm, &opts));
 	gmem_vm_close(vm);
 }
@@ -815,18 +813,18 @@ START_TEST(open_with_one_failure)
 	struct gmem_vm *vm;
 	unsigned int n, calls;
 
-	start(SCRIPT_LINUX_7_3);
-	gmem_vm_close(script_vm(script, 0));
+	start(GMEM_FAKE_LINUX_7_3);
+	gmem_vm_close(script_vm(fake, 0));
 	calls = 80;
 	for (n = 1; n <= calls; n++) {
-		script_forget(script);
-		script_fail(script, n, errors[_i], "");
+		gmem_fake_forget(fake);
+		gmem_fake_fail(fake, n, errors[_i], "");
 		if (open_vm(NULL, &vm) < 0) {
 			ck_assert_ptr_null(vm);
 			ck_assert_int_ne((int)gmem_error_get_reason(), GMEM_REASON_NONE);
 		}
 		gmem_vm_close(vm);
-		if (script_recover(script) == 0)
+		if (gmem_fake_recover(fake) == 0)
 			break;
 	}
 	end();
