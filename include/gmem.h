@@ -15,7 +15,8 @@
  *    guest-physical address, sizes are bytes. "A page" is the host's page (4, 16 or 64 KiB).
  *  - An options struct begins with `sz`, which the caller sets to its sizeof. Members that the
  *    caller's version lacks take their default, which is always zero; a member that this library
- *    does not know must be zero.
+ *    does not know must be zero. A struct that is filled in begins so too: no more than sz bytes
+ * are written, and members that this library does not know become zero.
  *  - After a failure the calling thread can ask for a reason (one a cause) and for a sentence with
  *    the numbers; see gmem_error_get_reason(). Four reasons are not repeated below:
  *    GMEM_REASON_NULL (EINVAL) where a pointer is taken, GMEM_REASON_OPTS_SIZE (EINVAL) and
@@ -130,6 +131,7 @@ enum gmem_reason {
 	GMEM_REASON_ACCESS_NOT_ATOMIC = 145,   /* EOPNOTSUPP: fault-proof access is not atomic */
 	GMEM_REASON_DISCARD_UNSUPPORTED = 146, /* EOPNOTSUPP: the backing cannot drop pages */
 
+
 	/* Capabilities and the kernel. */
 	GMEM_REASON_CAP_UNSUPPORTED = 160,   /* EOPNOTSUPP: this kernel or VM type lacks it */
 	GMEM_REASON_CAP_PROBE_FAILED = 161,  /* probe's errno: could not be found out */
@@ -195,6 +197,8 @@ enum gmem_cap {
 	GMEM_CAP_USERFAULTFD = 13,	/* on a guest_memfd mapping: 1 missing, 2 wp, 4 minor */
 	GMEM_CAP_NUMA = 14,		/* 1: a policy set through a guest_memfd mapping holds */
 	GMEM_CAP_BIND_CHECKED = 15,	/* 1: the kernel refuses a binding whose range wraps */
+	GMEM_CAP_EXIT_HYPERCALL = 16,	/* KVM_CAP_EXIT_HYPERCALL: mask, bit 12 is MAP_GPA_RANGE */
+	GMEM_CAP_CONVERT_IN_PLACE = 17, /* gmem_memfd_convert(): supported by no kernel yet */
 };
 
 /* KVM_MEMORY_ATTRIBUTE_PRIVATE, in the value of GMEM_CAP_MEMORY_ATTRIBUTES. */
@@ -206,7 +210,7 @@ enum gmem_cap {
 struct gmem_vm_opts {
 	size_t sz;
 	const char *device; /* path of the KVM device; NULL: "/dev/kvm". Not used by open_fd */
-	uint64_t type;	    /* argument of KVM_CREATE_VM; 0: the default. Not used by open_fd */
+	uint64_t type;	    /* argument of KVM_CREATE_VM; 0: the default */
 	uint64_t flags;	    /* GMEM_VM_* */
 	uint32_t id_first;  /* slot ids granted to the library in each address space: from here, */
 	uint32_t id_count;  /* that many; 0: all from id_first on */
@@ -235,7 +239,8 @@ int gmem_vm_open(const struct gmem_vm_opts *opts, struct gmem_vm **ret);
  * it probes with throw-away slots, as gmem_vm_open() does.
  *
  * @vm_fd: what KVM_CREATE_VM returned
- * @opts: as for gmem_vm_open(); device and type must be zero
+ * @opts: as for gmem_vm_open(), but device must be NULL; type is what the VMM gave KVM_CREATE_VM,
+ *        which no kernel tells: SNP and TDX guests are answered in another form than others
  * @ret: the handle
  *
  * Probing needs one free id: the highest that is granted and free of the highest eight.

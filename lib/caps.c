@@ -324,6 +324,8 @@ static const struct {
 	[GMEM_CAP_NUMA] = {"NUMA", -1, probe_numa, "mbind() and get_mempolicy()"},
 	[GMEM_CAP_BIND_CHECKED] = {"BIND_CHECKED", -1, probe_bind_checked,
 				   "a free slot id among the highest granted"},
+	[GMEM_CAP_EXIT_HYPERCALL] = {"EXIT_HYPERCALL", KVM_CAP_EXIT_HYPERCALL, NULL, NULL},
+	[GMEM_CAP_CONVERT_IN_PLACE] = {"CONVERT_IN_PLACE", -1, NULL, NULL}, /* of no kernel yet */
 };
 
 static void probe_one(struct probe *probe, struct gmem_caps *caps, enum gmem_cap cap)
@@ -391,10 +393,10 @@ void gmem_caps_try(struct gmem_caps *caps, const struct gmem_sys *sys, int vm_fd
 	else
 		probe.pages = NULL;
 	for (enum gmem_cap cap = GMEM_CAP_GUEST_MEMFD; cap < GMEM_CAP_COUNT; cap++)
-		if (!is_announced(cap) && !probe.stuck)
-			probe_one(&probe, caps, cap);
-		else if (!is_announced(cap))
+		if (!is_announced(cap) && table[cap].probe && probe.stuck)
 			caps->cap[cap].error = -EBUSY;
+		else if (!is_announced(cap))
+			probe_one(&probe, caps, cap);
 	release(&probe);
 }
 

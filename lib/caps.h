@@ -6,7 +6,7 @@
 #include "gmem.h"
 #include "sys.h"
 
-#define GMEM_CAP_COUNT (GMEM_CAP_BIND_CHECKED + 1)
+#define GMEM_CAP_COUNT (GMEM_CAP_CONVERT_IN_PLACE + 1)
 
 struct gmem_caps {
 	struct {

@@ -325,6 +325,7 @@ static int make_handle(const struct gmem_sys *sys, int fd, const struct gmem_vm_
 	vm->sys = sys;
 	vm->fd = fd;
 	vm->flags = opts->flags;
+	vm->type = opts->type;
 	vm->page_size = sys->page_size(sys);
 	vm->log = opts->log;
 	vm->log_data = opts->log_data;
@@ -401,9 +402,9 @@ static int open_given(const struct gmem_sys *sys, int vm_fd, const struct gmem_v
 {
 	int fd = check_flags(opts);
 
-	if (fd == 0 && (opts->device || opts->type))
+	if (fd == 0 && opts->device)
 		fd = gmem_fail(EINVAL, GMEM_REASON_CONFLICT,
-			       "device and type are the VMM's business when it gives a VM");
+			       "the device is the VMM's business when it gives a VM");
 	if (fd == 0)
 		fd = duplicate_vm(sys, vm_fd);
 	return fd < 0 ? fd : make_handle(sys, fd, opts, ret);

@@ -31,6 +31,7 @@ struct gmem_vm {
 	const struct gmem_sys *sys;
 	int fd;
 	uint64_t flags;
+	uint64_t type;
 	size_t page_size;
 	uint64_t gpa_limit; /* first guest address that is none */
 	uint64_t hva_limit; /* likewise of this process */

@@ -76,7 +76,7 @@ static void write_cap(struct json *json, const struct probe *probe, const struct
 						    : "unknown");
 	json_uint(json, "value", cap->value);
 	if (words->kind == VALUE_FLAGS || words->kind == VALUE_ATTRIBUTES ||
-	    words->kind == VALUE_USERFAULTFD)
+	    words->kind == VALUE_USERFAULTFD || words->kind == VALUE_HYPERCALLS)
 		write_names(json, words->kind, cap->value);
 	if (cap->result.err) {
 		advise_cap(probe, type, index, &advice);

@@ -127,6 +127,7 @@ static void print_value(enum value_kind kind, uint64_t value)
 	case VALUE_FLAGS:
 	case VALUE_ATTRIBUTES:
 	case VALUE_USERFAULTFD:
+	case VALUE_HYPERCALLS:
 		print_set(kind, value);
 		break;
 	}

@@ -22,6 +22,8 @@ const struct cap_words cap_words[PROBE_CAPS] = {
 	{GMEM_CAP_GPA_BITS, VALUE_BITS, "gpa_bits", "guest addresses"},
 	{GMEM_CAP_HVA_BITS, VALUE_BITS, "hva_bits", "host addresses"},
 	{GMEM_CAP_MEMORY_FAULT_INFO, VALUE_YES, "memory_fault_info", "memory fault exits"},
+	{GMEM_CAP_EXIT_HYPERCALL, VALUE_HYPERCALLS, "exit_hypercall", "hypercalls that exit"},
+	{GMEM_CAP_CONVERT_IN_PLACE, VALUE_YES, "convert_in_place", "conversion in place"},
 	{GMEM_CAP_PRE_FAULT_MEMORY, VALUE_YES, "pre_fault_memory", "pre-faulting"},
 	{GMEM_CAP_USERFAULTFD, VALUE_USERFAULTFD, "userfaultfd", "userfaultfd on it"},
 	{GMEM_CAP_NUMA, VALUE_YES, "numa", "NUMA policy on it"},
@@ -55,6 +57,10 @@ static const struct cap_advice cap_advice[] = {
 	{GMEM_CAP_READONLY_MEM, false, 0, 0, "KVM has none for this VM type or architecture", ""},
 	{GMEM_CAP_MEMORY_FAULT_INFO, false, 6, 8,
 	 "KVM does not list it; on arm64 the exits come all the same", ""},
+	{GMEM_CAP_EXIT_HYPERCALL, false, 5, 14,
+	 "guests of this architecture do not ask for conversions by hypercall", ""},
+	{GMEM_CAP_CONVERT_IN_PLACE, false, 0, 0, "no Linux up to 7.3 has it",
+	 "none needed: private and shared pages have a memory each"},
 	{GMEM_CAP_PRE_FAULT_MEMORY, false, 6, 11,
 	 "it takes an x86 KVM that uses nested paging (EPT or NPT)",
 	 "on x86, load kvm_intel with ept=1 or kvm_amd with npt=1; or populate memory from the "
@@ -124,6 +130,8 @@ static const char *bit_name(enum value_kind kind, uint64_t bit)
 						       : NULL;
 	case VALUE_ATTRIBUTES:
 		return bit == GMEM_ATTRIBUTE_PRIVATE ? "PRIVATE" : NULL;
+	case VALUE_HYPERCALLS:
+		return bit == 1 << 12 ? "MAP_GPA_RANGE" : NULL;
 	case VALUE_USERFAULTFD:
 		return bit == 1 ? "MISSING" : bit == 2 ? "WP" : bit == 4 ? "MINOR" : NULL;
 	default:

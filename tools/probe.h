@@ -7,7 +7,7 @@
 
 #include <sys/utsname.h>
 
-#define PROBE_CAPS	  15 /* capabilities shown */
+#define PROBE_CAPS	  17 /* capabilities shown */
 #define PROBE_MAX_TYPES	  64 /* bits in KVM_CAP_VM_TYPES */
 #define PROBE_MESSAGE_MAX 256
 
@@ -62,6 +62,7 @@ enum value_kind {
 	VALUE_ATTRIBUTES,  /* GMEM_ATTRIBUTE_* */
 	VALUE_TYPES,	   /* bit n is VM type n */
 	VALUE_USERFAULTFD, /* modes */
+	VALUE_HYPERCALLS,  /* bit n is hypercall n */
 	VALUE_REFUSES,	   /* supported: the kernel refuses something bad */
 };
 

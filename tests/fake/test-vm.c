@@ -64,7 +64,7 @@ static const char probes_of_vm1[] =
 	"madvise(m1, 0x1000, WIPEONFORK)\n"
 	/* What the kernel announces. */
 	CHECK(234) CHECK(244) CHECK(231) CHECK(233) CHECK(232) CHECK(236) CHECK(81) CHECK(10)
-	CHECK(118) CHECK(235)
+	CHECK(118) CHECK(235) CHECK(201)
 	/* A throw-away guest_memfd, and a host side for the slots. */
 	"ioctl(vm1, CREATE_GUEST_MEMFD, size=0x1000 flags=0x3)\n"
 	"fcntl(gmem1, SETFD, 0x1)\n"
@@ -381,6 +381,8 @@ static const struct {
 	{GMEM_CAP_USERFAULTFD, {0, 0, 0, 0}},
 	{GMEM_CAP_NUMA, {0, 0, 1, 1}},
 	{GMEM_CAP_BIND_CHECKED, {0, 0, 1, 1}},
+	{GMEM_CAP_EXIT_HYPERCALL, {0x1000, 0x1000, 0x1000, 0x1000}},
+	{GMEM_CAP_CONVERT_IN_PLACE, {0, 0, 0, 0}},
 };
 
 START_TEST(caps_of_kernels)
@@ -438,6 +440,7 @@ static const struct {
 } probe_failures[] = {
 	{"CHECK_EXTENSION, 234", 1, -EPERM, GMEM_CAP_GUEST_MEMFD, EPERM},
 	{"CHECK_EXTENSION, 233", 1, -EIO, GMEM_CAP_MEMORY_ATTRIBUTES, EIO},
+	{"CHECK_EXTENSION, 201", 1, -EIO, GMEM_CAP_EXIT_HYPERCALL, EIO},
 	{"CHECK_EXTENSION, 10", 0, 0x10001, GMEM_CAP_NR_MEMSLOTS, ERANGE},
 	{"CHECK_EXTENSION, 10", 0, INT32_MAX, GMEM_CAP_NR_MEMSLOTS, ERANGE},
 	{"CHECK_EXTENSION, 10", 0, -EPERM, GMEM_CAP_NR_MEMSLOTS, EPERM},
@@ -677,6 +680,9 @@ START_TEST(throw_away_slot_stays)
 	if (_i < 9) /* later there is nothing left to try but the bind */
 		ck_fails(gmem_vm_get_cap(vm, GMEM_CAP_GPA_BITS, &value), EBUSY, CAP_PROBE_FAILED);
 	ck_fails(gmem_vm_get_cap(vm, GMEM_CAP_BIND_CHECKED, &value), EBUSY, CAP_PROBE_FAILED);
+	/* Nothing was to be tried for this one. */
+	ck_fails(gmem_vm_get_cap(vm, GMEM_CAP_CONVERT_IN_PLACE, &value), EOPNOTSUPP,
+		 CAP_UNSUPPORTED);
 	gmem_vm_close(vm);
 	ck_assert_uint_eq(gmem_fake_tally(fake, GMEM_FAKE_SLOTS), 1);
 	gmem_fake_allow_left(fake, 1, 0);

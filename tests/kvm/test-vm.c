@@ -181,7 +181,7 @@ START_TEST(open_refuses_ids_that_the_kernel_lacks)
 	assert_fails(gmem_vm_open_fd(fd, VM(.id_first = 2, .id_count = UINT32_MAX), &vm), ERANGE,
 		     ID_BEYOND_LIMIT);
 	assert_fails(gmem_vm_open_fd(fd, VM(.flags = 2), &vm), EINVAL, FLAGS_UNKNOWN);
-	assert_fails(gmem_vm_open_fd(fd, VM(.type = 1), &vm), EINVAL, CONFLICT);
+	assert_fails(gmem_vm_open_fd(fd, VM(.device = "/dev/kvm"), &vm), EINVAL, CONFLICT);
 	traces_assert_same(&before);
 	assert_ok(gmem_vm_open_fd(fd, VM(.id_first = ids - 1), &vm));
 	gmem_vm_close(vm);

@@ -12,6 +12,8 @@ START_TEST(capabilities_have_names)
 		ck_assert_str_ne(gmem_cap_to_string((enum gmem_cap)cap), "UNKNOWN");
 	ck_assert_str_eq(gmem_cap_to_string(GMEM_CAP_GUEST_MEMFD), "GUEST_MEMFD");
 	ck_assert_str_eq(gmem_cap_to_string(GMEM_CAP_BIND_CHECKED), "BIND_CHECKED");
+	ck_assert_str_eq(gmem_cap_to_string(GMEM_CAP_EXIT_HYPERCALL), "EXIT_HYPERCALL");
+	ck_assert_str_eq(gmem_cap_to_string(GMEM_CAP_CONVERT_IN_PLACE), "CONVERT_IN_PLACE");
 	ck_assert_str_eq(gmem_cap_to_string((enum gmem_cap)0), "UNKNOWN");
 	ck_assert_str_eq(gmem_cap_to_string((enum gmem_cap)GMEM_CAP_COUNT), "UNKNOWN");
 }
