@@ -26,8 +26,8 @@
  *    VM (translate, read, write, load, store, get_*) run from any thread beside calls that change
  *    it; calls that change one VM serialise inside it. A handle must not be closed while another
  *    thread uses that handle.
- *  - After fork(), the child can only close its handles and use the gmem_*_get_* calls; every other
- *    call answers EIO (GMEM_REASON_FORKED), as KVM itself does.
+ *  - After fork(), the child can only close its handles and use those gmem_*_get_* calls that do
+ *    not list FORKED; every other call answers EIO (GMEM_REASON_FORKED), as KVM itself does.
  *
  * gmem(7) holds the overview and the list of things that the kernel accepts and this library
  * deliberately refuses.
@@ -51,6 +51,7 @@ struct gmem_vm;
 struct gmem_memfd;
 struct gmem_map;
 struct gmem_slot;
+struct gmem_notifier;
 
 /* ---- Errors ------------------------------------------------------------------------------- */
 
@@ -131,6 +132,9 @@ enum gmem_reason {
 	GMEM_REASON_ACCESS_NOT_ATOMIC = 145,   /* EOPNOTSUPP: fault-proof access is not atomic */
 	GMEM_REASON_DISCARD_UNSUPPORTED = 146, /* EOPNOTSUPP: the backing cannot drop pages */
 
+	/* Conversion and exits. */
+	GMEM_REASON_NO_PRIVATE_SIDE = 150, /* EFAULT: a slot without guest_memfd is never private */
+	GMEM_REASON_NOTIFIER_REFUSED = 151,  /* the callback's errno */
 
 	/* Capabilities and the kernel. */
 	GMEM_REASON_CAP_UNSUPPORTED = 160,   /* EOPNOTSUPP: this kernel or VM type lacks it */
@@ -165,7 +169,7 @@ const char *gmem_get_version(void);
 
 enum gmem_log_level {
 	GMEM_LOG_ERROR = 1,   /* a call failed; the text is its message */
-	GMEM_LOG_WARNING = 2, /* a destructor could not undo something */
+	GMEM_LOG_WARNING = 2, /* something could not be undone or given back; no call failed */
 };
 
 /*
@@ -595,6 +599,33 @@ struct gmem_replace_opts {
 int gmem_slot_replace(struct gmem_slot *slot, const struct gmem_slot_opts *opts,
 		      const struct gmem_replace_opts *replace);
 
+/* A count that cannot be had. */
+#define GMEM_UNKNOWN UINT64_MAX
+
+/*
+ * A slot's two halves. The first three are of the library's own map: `twice` is what the half that
+ * lost a conversion may still hold, because the policy was to keep it or its discard failed. It is
+ * a bound: from the first to the last page that such a call concerned. The last two are counted by
+ * the kernel, page by page (mincore(2)), without what is swapped out; a private half that the host
+ * cannot map cannot be counted. Where one memory is both halves, each counts the pages that are so.
+ */
+struct gmem_slot_memory {
+	size_t sz;
+	uint64_t private_bytes;
+	uint64_t shared_bytes;
+	uint64_t twice_bytes;
+	uint64_t private_resident; /* bytes, or GMEM_UNKNOWN */
+	uint64_t shared_resident;  /* bytes, or GMEM_UNKNOWN */
+};
+
+/*
+ * What the slot's memory is, and how much of it there is. Any thread; beside changes the numbers
+ * are those of no one moment, and of a slot that is deleted they say what is at its addresses now.
+ *
+ * Errors: OPTS_SIZE; FORKED.
+ */
+int gmem_slot_get_memory(const struct gmem_slot *slot, struct gmem_slot_memory *memory);
+
 /* What was set. Each answers 0 or NULL for NULL, and is safe beside a replace. Any thread. */
 uint32_t gmem_slot_get_id(const struct gmem_slot *slot);
 uint32_t gmem_slot_get_as_id(const struct gmem_slot *slot);
@@ -611,31 +642,37 @@ void *gmem_slot_get_addr(const struct gmem_slot *slot);
  * Where guest memory is in this process.
  *
  * @prot: what will be done with it, GMEM_PROT_*
- * @len: set to the bytes from @gpa to the end of its slot; may be NULL
+ * @len: set to the bytes from @gpa to the end of its slot, or to the first private page before
+ *       that; may be NULL
  * @addr: the address of @gpa
+ *
+ * Of memory that can become private the address is good until a conversion: a touch after that
+ * would bring a page back that the conversion has dropped. A notifier tells of it in time.
  *
  * The address stays safe to use as long as the slot lives and is not replaced; after that, a use is
  * a clean fault until gmem_vm_reclaim(). Memory given as `host` is the caller's to keep. Any
  * thread; no lock, and no syscall but a short sleep where a change of slots has been stopped in its
  * middle.
  *
- * Errors: AS_BEYOND_LIMIT; FLAGS_UNKNOWN (prot); GPA_UNMAPPED; NO_HOST_SIDE; ACCESS_READONLY;
- * FORKED.
+ * Errors: AS_BEYOND_LIMIT; FLAGS_UNKNOWN (prot); GPA_UNMAPPED; NO_HOST_SIDE; MEMFD_PRIVATE;
+ * ACCESS_READONLY; FORKED.
  */
 int gmem_vm_translate(struct gmem_vm *vm, uint32_t as_id, uint64_t gpa, uint32_t prot,
 		      uint64_t *len, void **addr);
 
 /*
  * Copy from or to guest memory, across slots that touch. The whole range is looked up before the
- * first byte is copied. Where no conversion can make it private this is a plain copy; elsewhere,
- * and on a VM opened with GMEM_VM_FAULT_PROOF, memory that cannot be touched answers EFAULT.
+ * first byte is copied; what has been converted to private is refused, and is never touched. A
+ * mapped guest_memfd that can become private, and any memory of a VM opened with
+ * GMEM_VM_FAULT_PROOF, is copied so that memory that cannot be touched answers EFAULT; elsewhere
+ * this is a plain copy.
  * A copy that fails in the middle (ACCESS_FAULT, or a slot that has just gone) leaves the part
  * before it copied. Not atomic.
  * Any thread.
  *
- * Errors: AS_BEYOND_LIMIT; RANGE_WRAPS; GPA_UNMAPPED; NO_HOST_SIDE; ACCESS_READONLY (write);
- * ACCESS_FAULT; NO_MEMORY and KERNEL_REFUSED (of the fault-proof way); FORKED. A length of 0 is no
- * error.
+ * Errors: AS_BEYOND_LIMIT; RANGE_WRAPS; GPA_UNMAPPED; NO_HOST_SIDE; MEMFD_PRIVATE;
+ * ACCESS_READONLY (write); ACCESS_FAULT; NO_MEMORY and KERNEL_REFUSED (of the fault-proof way);
+ * FORKED. A length of 0 is no error.
  */
 int gmem_vm_read(struct gmem_vm *vm, uint32_t as_id, uint64_t gpa, void *buf, size_t len);
 int gmem_vm_write(struct gmem_vm *vm, uint32_t as_id, uint64_t gpa, const void *buf, size_t len);
@@ -645,8 +682,9 @@ int gmem_vm_write(struct gmem_vm *vm, uint32_t as_id, uint64_t gpa, const void *
  * a multiple of the size. Values are in the host's byte order. Any thread.
  *
  * Errors: AS_BEYOND_LIMIT; ACCESS_UNALIGNED (never for u8); GPA_UNMAPPED; NO_HOST_SIDE;
- * ACCESS_READONLY (store); ACCESS_NOT_ATOMIC (where only the fault-proof copy is safe: on a VM
- * opened with GMEM_VM_FAULT_PROOF, and in a mappable guest_memfd that can become private); FORKED.
+ * MEMFD_PRIVATE; ACCESS_READONLY (store); ACCESS_NOT_ATOMIC (where only the fault-proof copy is
+ * safe: on a VM opened with GMEM_VM_FAULT_PROOF, and in a mappable guest_memfd that can become
+ * private); FORKED.
  */
 int gmem_vm_load_u8(struct gmem_vm *vm, uint32_t as_id, uint64_t gpa, uint8_t *value);
 int gmem_vm_load_u16(struct gmem_vm *vm, uint32_t as_id, uint64_t gpa, uint16_t *value);
@@ -680,6 +718,180 @@ int gmem_vm_discard(struct gmem_vm *vm, uint64_t gpa, uint64_t size);
  * Errors: NO_MEMORY or KERNEL_REFUSED (the rest stays reserved); FORKED; IN_CALLBACK.
  */
 int gmem_vm_reclaim(struct gmem_vm *vm, uint64_t *bytes);
+
+/* ---- Conversion --------------------------------------------------------------------------- */
+
+/*
+ * Whose a page is. Each guest page of a VM with private memory is one of both; a VM without it has
+ * shared pages alone. All pages begin shared.
+ */
+enum gmem_visibility {
+	GMEM_VISIBILITY_SHARED = 0,  /* host and guest use it: the slot's host side */
+	GMEM_VISIBILITY_PRIVATE = 1, /* the guest's alone: the slot's guest_memfd */
+};
+
+/* What becomes of the half that the guest does not use after a conversion. */
+enum gmem_convert_policy {
+	GMEM_CONVERT_DISCARD = 0, /* its pages are given back to the host */
+	GMEM_CONVERT_KEEP = 1,	  /* they stay, and are counted as held twice */
+};
+
+/*
+ * Make guest addresses private or shared (KVM_SET_MEMORY_ATTRIBUTES). The range may span slots of
+ * address space 0. To become private, all of it must have a guest_memfd; to become shared, what has
+ * one must have a host side too. What is never private, device memory or a hole, is shared already.
+ * The order is:
+ *
+ *   1. everything is checked, and room is set aside for all tables
+ *   2. each notifier's prepare
+ *   3. one ioctl for each run of pages that is not so yet, whatever slots it spans; of more than
+ *      64 runs, one over all
+ *   4. the map changes, for readers at one moment; reads and writes under way there are waited for
+ *   5. each notifier's commit
+ *   6. with GMEM_CONVERT_DISCARD, the losing half's pages are dropped
+ *
+ * What is so already is skipped: a call that changes nothing, with nothing to drop, makes no system
+ * call. A refusal in steps 1 to 3 leaves all as it was: what step 3 has done is set back, and
+ * notifiers are told to abort. A discard that fails is no failure: it is logged, and its bytes are
+ * counted as held twice; a later conversion of the range to what it is, with GMEM_CONVERT_DISCARD,
+ * tries again. Contents after a conversion are undefined. Where one memory is both halves, there is
+ * nothing to drop.
+ *
+ * Host memory with transparent huge pages comes back in pieces of their size: a touch of a shared
+ * page brings up to 2 MiB, private neighbours among them; shared_resident above shared_bytes shows
+ * it. Forbid them (MADV_NOHUGEPAGE), or convert in such steps.
+ *
+ * @gpa, @size: bytes, multiples of the page
+ * @done: set to how many bytes, from @gpa on, are as asked when the call returns, or to 0 where a
+ *        check refused it; may be NULL. Conversion in place, which kernels may have later, can stop
+ *        in the middle (EAGAIN) and is resumed there
+ *
+ * vCPUs may run. From any thread; calls whose ranges overlap take turns, also while a notifier
+ * runs. It takes the kernel some time for each page: convert much memory in parts, to be able to
+ * stop or to show progress.
+ *
+ * Errors: ARGUMENT (to, policy); RANGE_EMPTY; RANGE_UNALIGNED; RANGE_WRAPS; GPA_BEYOND_WIDTH;
+ * CAP_UNSUPPORTED (the VM has no private memory); GPA_UNMAPPED; NO_PRIVATE_SIDE; NO_HOST_SIDE;
+ * NOTIFIER_REFUSED; NO_MEMORY; KERNEL_REFUSED; UNDO_FAILED (the kernel did not set back what it
+ * had changed, and the guest cannot go on, though notifiers hear abort; gmem_vm_get_visibility()
+ * tells what is what as far as there was memory to note it); FORKED; IN_CALLBACK.
+ */
+int gmem_vm_convert(struct gmem_vm *vm, uint64_t gpa, uint64_t size, enum gmem_visibility to,
+		    enum gmem_convert_policy policy, uint64_t *done);
+
+/*
+ * What a guest address is. From any thread, beside conversions, without a lock.
+ *
+ * @size: set to how many bytes, from @gpa on, are the same; may be NULL. 2^64 - 1 - gpa: all that
+ *        follow
+ *
+ * Errors: FORKED.
+ */
+int gmem_vm_get_visibility(const struct gmem_vm *vm, uint64_t gpa, enum gmem_visibility *visibility,
+			   uint64_t *size);
+
+/*
+ * Tell the library what the VMM itself has made private or shared, with its own
+ * KVM_SET_MEMORY_ATTRIBUTES. No ioctl is made, and slots are not looked at. What the
+ * other half holds is not known, so the range counts as held twice.
+ *
+ * Errors: ARGUMENT; RANGE_EMPTY; RANGE_UNALIGNED; RANGE_WRAPS; GPA_BEYOND_WIDTH; CAP_UNSUPPORTED;
+ * NO_MEMORY; FORKED; IN_CALLBACK.
+ */
+int gmem_vm_adopt_visibility(struct gmem_vm *vm, uint64_t gpa, uint64_t size,
+			     enum gmem_visibility visibility);
+
+/* One run of pages that changes. It may grow at its end. */
+struct gmem_conversion {
+	uint64_t gpa;
+	uint64_t size;
+	enum gmem_visibility to;
+};
+
+/*
+ * Called around each run of pages that changes, in the thread that converts, with no lock of the
+ * library held; they must not change the VM (EDEADLK), nor wait for a thread that converts.
+ *
+ * prepare, before the kernel is asked: what must not go on across the change is stopped (to
+ * private: DMA is unmapped). 0, or a negative errno to refuse it all. commit, when it is done and
+ * before the losing half is dropped: what is possible now is set up (to shared: DMA is mapped).
+ * abort instead, for each prepare that succeeded, when it is not done.
+ * Where a conversion stops in its middle, commit and abort come for parts of what was prepared,
+ * which together are all of it.
+ *
+ * To shared, notifiers are called in the order in which they were added; to private, the other way
+ * round, as one takes down what was built up. abort goes the way of prepare backwards.
+ */
+struct gmem_notifier_opts {
+	size_t sz;
+	int (*prepare)(void *data, const struct gmem_conversion *conversion); /* NULL: nothing */
+	void (*commit)(void *data, const struct gmem_conversion *conversion); /* NULL: nothing */
+	void (*abort)(void *data, const struct gmem_conversion *conversion);  /* NULL: nothing */
+	void *data;
+};
+
+/*
+ * Be told of conversions that begin from now on. The handle keeps the VM.
+ *
+ * Errors: CONFLICT (no callback at all); NO_MEMORY; FORKED; IN_CALLBACK.
+ */
+int gmem_vm_add_notifier(struct gmem_vm *vm, const struct gmem_notifier_opts *opts,
+			 struct gmem_notifier **ret);
+
+/*
+ * Be told no more. Waits for conversions under way, so that no callback runs when it returns; from
+ * a callback of the same VM it cannot wait, and callbacks of conversions under way still come.
+ */
+void gmem_notifier_close(struct gmem_notifier *notifier);
+
+/*
+ * Make a part of a guest_memfd private or shared in place, where one memory is both halves.
+ * Reserved: no released kernel has it, GMEM_CAP_CONVERT_IN_PLACE is not supported, and this call
+ * is refused. A page that somebody holds will stop it (EAGAIN) with @done bytes done; it is resumed
+ * there once the page is let go.
+ *
+ * Errors: ARGUMENT; RANGE_EMPTY; RANGE_UNALIGNED; RANGE_WRAPS; MEMFD_BEYOND_END; CAP_UNSUPPORTED;
+ * FORKED; IN_CALLBACK.
+ */
+int gmem_memfd_convert(struct gmem_memfd *memfd, uint64_t offset, uint64_t size,
+		       enum gmem_visibility to, uint64_t *done);
+
+/* ---- Statistics --------------------------------------------------------------------------- */
+
+#define GMEM_STATS_EXITS 16
+
+/* Counted since the VM's handle was made, but for the bytes of the two sides, which are of now. */
+struct gmem_stats {
+	size_t sz;
+	uint64_t conversions;	     /* calls that changed something */
+	uint64_t conversions_failed; /* calls that were refused, by whomever */
+	uint64_t to_private_bytes;   /* changed by them */
+	uint64_t to_shared_bytes;
+	uint64_t skipped_bytes;	  /* were so already */
+	uint64_t attribute_calls; /* ioctls, those that set back among them */
+	uint64_t attribute_ns;	  /* time in them */
+	uint64_t discard_calls;	  /* of losing halves, after conversions */
+	uint64_t discard_bytes;	  /* address space given to those that succeeded */
+	uint64_t discard_failures;
+	uint64_t discard_ns;
+	uint64_t prefault_calls;   /* ioctls */
+	uint64_t prefault_bytes;   /* filled by them */
+	uint64_t prefault_retries; /* after EINTR and EAGAIN */
+	uint64_t prefault_ns;
+	uint64_t hypercalls;		  /* of guests that asked for conversions */
+	uint64_t hypercalls_refused;	  /* of these, answered with an error */
+	uint64_t exits[GMEM_STATS_EXITS]; /* decoded, by enum gmem_exit_kind */
+	uint64_t private_bytes; /* now, in slots of address space 0, as gmem_slot_get_memory() */
+	uint64_t shared_bytes;
+	uint64_t twice_bytes;
+};
+
+/*
+ * Fill in the statistics. Any thread; beside changes the numbers are those of no one moment.
+ *
+ * Errors: OPTS_SIZE; FORKED.
+ */
+int gmem_vm_get_stats(struct gmem_vm *vm, struct gmem_stats *stats);
 
 #if defined(__GNUC__)
 #pragma GCC visibility pop

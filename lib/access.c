@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /* A VM's memory by guest address. */
+#include "backing.h"
 #include "error.h"
 #include "range.h"
 #include "slot.h"
-#include "uapi/mm.h"
 #include "verdict.h"
+#include "visibility.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -31,6 +32,23 @@ static int run_failure(uint32_t as_id, uint64_t gpa, uint64_t word)
 			 "the slot at gpa 0x%" PRIx64 " is read-only", gpa);
 }
 
+/*
+ * What is private is the guest's alone: a touch of the other half would bring pages back that the
+ * conversion has dropped. A conversion to private changes the map, waits for copies in flight, and
+ * only then drops them; so what is found shared here stays until the copy is done.
+ */
+static int keep_to_shared(const struct gmem_vm *vm, uint64_t gpa, struct run *run)
+{
+	uint64_t end;
+
+	if (gmem_visibility_is_private(vm, gpa, &end))
+		return gmem_fail(EFAULT, GMEM_REASON_MEMFD_PRIVATE,
+				 "gpa 0x%" PRIx64 " is private to the guest", gpa);
+	if (run->size > end - gpa)
+		run->size = end - gpa;
+	return 0;
+}
+
 /* `need`: GMEM_WORD_READ, GMEM_WORD_WRITE or both. */
 static int find_run(const struct gmem_vm *vm, uint32_t as_id, uint64_t gpa, uint64_t need,
 		    struct run *run)
@@ -48,7 +66,7 @@ static int find_run(const struct gmem_vm *vm, uint32_t as_id, uint64_t gpa, uint
 	run->word = found.word;
 	run->host = (unsigned char *)(uintptr_t)((found.word & ~GMEM_WORD_BITS) + gpa);
 	run->size = found.end - gpa;
-	return 0;
+	return vm->has_private ? keep_to_shared(vm, gpa, run) : 0;
 }
 
 /* What every call here checks first. */
@@ -277,49 +295,6 @@ DEFINE_STORE(64)
 
 /* ---- Discard ---- */
 
-/*
- * The VMM's own memory, of unknown kind. MADV_REMOVE drops the pages of a shared file and refuses
- * (EINVAL) memory without one, which MADV_DONTNEED drops. But that succeeds on shared memory too,
- * and frees nothing: so MADV_FREE, which is for memory without a file alone, says first that there
- * is no other in the range. Where it refuses, what it has seen before may go at any later time.
- */
-static int drop_host(const struct gmem_vm *vm, unsigned char *host, uint64_t size)
-{
-	int r = vm->sys->madvise(vm->sys, host, size, MADV_REMOVE);
-
-	if (r == -EINVAL) {
-		r = vm->sys->madvise(vm->sys, host, size, MADV_FREE);
-		if (r == 0)
-			r = vm->sys->madvise(vm->sys, host, size, MADV_DONTNEED);
-	}
-	if (r == -EACCES || r == -EPERM || r == -EOPNOTSUPP || r == -EINVAL || r == -ENODEV)
-		return gmem_fail(EOPNOTSUPP, GMEM_REASON_DISCARD_UNSUPPORTED,
-				 "host memory [%p, +0x%" PRIx64
-				 ") cannot drop pages (%s): read-only, "
-				 "sealed, locked, of several kinds, or a private mapping of a file",
-				 (void *)host, size, gmem_errno_name(-r));
-	if (r < 0)
-		return gmem_fail_kernel(-r, "cannot discard host memory at %p, or it is not mapped",
-					(void *)host);
-	return 0;
-}
-
-static int discard_part(const struct gmem_slot *slot, uint64_t gpa, uint64_t size)
-{
-	const struct gmem_binding *binding = &slot->binding;
-	uint64_t into = gpa - binding->gpa;
-	bool two_halves = binding->memfd && !gmem_memfd_is_mappable(binding->memfd);
-	int r = 0;
-
-	if (binding->memfd)
-		r = gmem_memfd_punch(binding->memfd, binding->offset + into, size);
-	if (r < 0 || (binding->memfd && !two_halves))
-		return r;
-	if (binding->map)
-		return gmem_memfd_punch(binding->map->memfd, binding->offset + into, size);
-	return binding->host ? drop_host(slot->vm, binding->host + into, size) : 0;
-}
-
 static int discard_locked(struct gmem_vm *vm, uint64_t gpa, uint64_t size, bool look)
 {
 	struct gmem_space *space = &vm->spaces[0];
@@ -338,9 +313,12 @@ static int discard_locked(struct gmem_vm *vm, uint64_t gpa, uint64_t size, bool 
 			return run_failure(0, gpa, GMEM_WORD_LIVE | GMEM_WORD_READ);
 		part_end = found.end < end ? found.end : end;
 		if (!look)
-			r = discard_part(slot, gpa, part_end - gpa);
+			r = gmem_backing_drop(slot, gpa, part_end - gpa,
+					      GMEM_BACKING_PRIVATE | GMEM_BACKING_SHARED);
 		if (r < 0)
 			return r;
+		if (!look)
+			gmem_visibility_clear_twice(vm, gpa, part_end);
 		gpa = part_end;
 	}
 	return 0;

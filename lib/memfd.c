@@ -5,6 +5,7 @@
 #include "opts.h"
 #include "uapi/kvm.h"
 #include "uapi/mm.h"
+#include "visibility.h"
 #include "verdict.h"
 
 #include <errno.h>
@@ -500,5 +501,28 @@ int gmem_memfd_discard(struct gmem_memfd *memfd, uint64_t offset, uint64_t size)
 	r = gmem_memfd_check_range(memfd, offset, size);
 	if (r == 0)
 		r = gmem_memfd_punch(memfd, offset, size);
+	return gmem_vm_report(memfd->vm, r);
+}
+
+/* ---- gmem_memfd_convert ---- */
+
+/* Reserved: what must be right is checked already, so that programs need not change later. */
+int gmem_memfd_convert(struct gmem_memfd *memfd, uint64_t offset, uint64_t size,
+		       enum gmem_visibility to, uint64_t *done)
+{
+	int r = gmem_memfd_check(memfd);
+
+	if (done)
+		*done = 0;
+	if (r == 0 && memfd->vm)
+		r = gmem_vm_check(memfd->vm);
+	if (r < 0)
+		return r;
+	r = gmem_visibility_check(to);
+	if (r == 0)
+		r = gmem_memfd_check_range(memfd, offset, size);
+	if (r == 0)
+		r = gmem_fail(EOPNOTSUPP, GMEM_REASON_CAP_UNSUPPORTED,
+			      "this kernel does not convert a guest_memfd in place");
 	return gmem_vm_report(memfd->vm, r);
 }

@@ -175,7 +175,7 @@ static int check_host_side(const struct gmem_request *request)
 		stranger = true;
 	if (!gmem_memfd_is_mappable(opts->memfd) || !stranger)
 		return 0;
-	if (gmem_vm_has_private(request->vm))
+	if (request->vm->has_private)
 		return gmem_fail(EINVAL, GMEM_REASON_MEMFD_HIDES_SHARED,
 				 "a memfd with GMEM_MEMFD_MMAP serves the guest's shared accesses "
 				 "too: the separate shared half would never be seen");
@@ -194,7 +194,7 @@ static int check_touchable(const struct gmem_request *request)
 	const struct gmem_memfd *file = gmem_slot_host_file(opts->memfd, opts->map);
 
 	if (!gmem_memfd_is_guest(file) || file->flags & GMEM_MEMFD_INIT_SHARED ||
-	    (file == opts->memfd && gmem_vm_has_private(request->vm)))
+	    (file == opts->memfd && request->vm->has_private))
 		return 0;
 	return gmem_fail(
 		EINVAL, GMEM_REASON_MEMFD_UNTOUCHABLE,
@@ -214,7 +214,7 @@ static int check_guest_memfd(const struct gmem_request *request)
 	if (opts->flags & GMEM_SLOT_READONLY)
 		return gmem_fail(EOPNOTSUPP, GMEM_REASON_MEMFD_NO_READONLY,
 				 "a guest_memfd slot is writable: use a slot over its mapping");
-	if (!(opts->memfd->flags & GMEM_MEMFD_MMAP) && !gmem_vm_has_private(request->vm))
+	if (!(opts->memfd->flags & GMEM_MEMFD_MMAP) && !request->vm->has_private)
 		return gmem_fail(
 			EINVAL, GMEM_REASON_MEMFD_IGNORED,
 			"without GMEM_MEMFD_MMAP this VM's guest would get the host memory, "

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "slot.h"
 
+#include "backing.h"
 #include "error.h"
 #include "opts.h"
 #include "range.h"
@@ -88,7 +89,7 @@ static bool is_convertible(const struct gmem_binding *binding)
 {
 	const struct gmem_memfd *file = gmem_slot_host_file(binding->memfd, binding->map);
 
-	return gmem_memfd_is_guest(file) && (!file->vm || gmem_vm_has_private(file->vm));
+	return gmem_memfd_is_guest(file) && (!file->vm || file->vm->has_private);
 }
 
 /* What readers see: the way from gpa to host address, and what may be done there. */
@@ -97,8 +98,12 @@ static uint64_t reader_word(const struct gmem_slot *slot)
 	const struct gmem_binding *binding = &slot->binding;
 	uint64_t word = GMEM_WORD_LIVE;
 
+	if (gmem_memfd_is_guest(binding->memfd))
+		word |= GMEM_WORD_GUEST;
 	if (!binding->host)
 		return word;
+	if (gmem_backing_has_halves(binding))
+		word |= GMEM_WORD_HALVES;
 	word |= GMEM_WORD_READ | ((uintptr_t)binding->host - binding->gpa);
 	if (!(binding->flags & GMEM_SLOT_READONLY) &&
 	    (!binding->map || binding->map->prot & GMEM_PROT_WRITE))
@@ -870,4 +875,31 @@ uint64_t gmem_slot_get_flags(const struct gmem_slot *slot)
 void *gmem_slot_get_addr(const struct gmem_slot *slot)
 {
 	return peek(slot).host;
+}
+
+int gmem_slot_get_memory(const struct gmem_slot *slot, struct gmem_slot_memory *user)
+{
+	struct gmem_slot_memory memory = {0};
+	struct gmem_binding binding;
+	int r;
+
+	if (!slot)
+		return gmem_fail(EINVAL, GMEM_REASON_NULL, "the slot is NULL");
+	if (gmem_forked(&slot->vm->fork_guard))
+		return gmem_fork_fail();
+	r = gmem_opts_check(user);
+	if (r < 0)
+		return r;
+	/* Counting takes long: not under a lock, so references must keep what it looks at. */
+	pthread_mutex_lock(&slot->vm->leaf_lock);
+	binding = slot->binding;
+	if (binding.map)
+		gmem_map_ref(binding.map);
+	if (binding.memfd)
+		gmem_memfd_ref(binding.memfd);
+	pthread_mutex_unlock(&slot->vm->leaf_lock);
+	gmem_backing_count(slot->vm, &binding, &memory);
+	drop_binding(&binding);
+	gmem_opts_write(user, &memory, sizeof(memory));
+	return 0;
 }

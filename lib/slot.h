@@ -38,11 +38,13 @@ struct gmem_slot {
 };
 
 /* Bits of an interval's word below the page: the rest is host address minus gpa. */
-#define GMEM_WORD_LIVE	UINT64_C(1)
-#define GMEM_WORD_READ	UINT64_C(2)
-#define GMEM_WORD_WRITE UINT64_C(4)
-#define GMEM_WORD_PROOF UINT64_C(8) /* a touch may raise a signal: only the fault-proof way */
-#define GMEM_WORD_BITS	UINT64_C(15)
+#define GMEM_WORD_LIVE	 UINT64_C(1)
+#define GMEM_WORD_READ	 UINT64_C(2)
+#define GMEM_WORD_WRITE	 UINT64_C(4)
+#define GMEM_WORD_PROOF	 UINT64_C(8)  /* a touch may raise a signal: only the fault-proof way */
+#define GMEM_WORD_HALVES UINT64_C(16) /* private pages have a memory of their own */
+#define GMEM_WORD_GUEST	 UINT64_C(32) /* there is a guest_memfd */
+#define GMEM_WORD_BITS	 UINT64_C(63)
 
 /* The flags that KVM knows too. */
 #define GMEM_SLOT_FLAGS_KVM (GMEM_SLOT_LOG_DIRTY | GMEM_SLOT_READONLY)

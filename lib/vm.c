@@ -21,7 +21,7 @@ static _Thread_local struct gmem_callback *innermost;
 
 /* ---- Calls, callbacks and the log ---- */
 
-static bool in_callback(const struct gmem_vm *vm)
+bool gmem_vm_in_callback(const struct gmem_vm *vm)
 {
 	for (const struct gmem_callback *callback = innermost; callback; callback = callback->outer)
 		if (callback->vm == vm)
@@ -35,7 +35,7 @@ int gmem_vm_check(const struct gmem_vm *vm)
 		return gmem_fail(EINVAL, GMEM_REASON_NULL, "the VM is NULL");
 	if (gmem_forked(&vm->fork_guard))
 		return gmem_fork_fail();
-	if (in_callback(vm))
+	if (gmem_vm_in_callback(vm))
 		return gmem_fail(EDEADLK, GMEM_REASON_IN_CALLBACK,
 				 "a callback of this VM may not change it");
 	return 0;
@@ -98,7 +98,7 @@ int gmem_vm_report(struct gmem_vm *vm, int result)
 	struct gmem_error error;
 
 	/* A callback that fails again and again must not be called for each of its own failures. */
-	if (result >= 0 || !vm || !vm->log || in_callback(vm))
+	if (result >= 0 || !vm || !vm->log || gmem_vm_in_callback(vm))
 		return result;
 	gmem_error_save(&error);
 	call_log(vm, vm->log, vm->log_data, GMEM_LOG_ERROR, error.message);
@@ -289,24 +289,38 @@ static int set_limits(struct gmem_vm *vm, const struct gmem_vm_opts *opts)
 	gmem_caps_try(&vm->caps, vm->sys, vm->fd, vm->id_first, vm->id_end);
 	vm->gpa_limit = limit_of_bits(gmem_caps_value(&vm->caps, GMEM_CAP_GPA_BITS));
 	vm->hva_limit = limit_of_bits(gmem_caps_value(&vm->caps, GMEM_CAP_HVA_BITS));
+	vm->has_private =
+		gmem_caps_value(&vm->caps, GMEM_CAP_MEMORY_ATTRIBUTES) & GMEM_ATTRIBUTE_PRIVATE;
 	return make_spaces(vm);
+}
+
+/* Not in a child: threads that are not there may hold them or wait for them, for ever. */
+static void destroy_locks(struct gmem_vm *vm)
+{
+	pthread_cond_destroy(&vm->claims_changed);
+	pthread_mutex_destroy(&vm->leaf_lock);
+	pthread_mutex_destroy(&vm->lock);
 }
 
 static void destroy(struct gmem_vm *vm)
 {
+	bool forked = gmem_forked(&vm->fork_guard);
+
 	while (vm->retired) {
 		struct gmem_retired *retired = vm->retired;
 
 		vm->retired = retired->next;
-		if (!gmem_forked(&vm->fork_guard))
+		if (!forked)
 			vm->sys->munmap(vm->sys, retired->addr, retired->size);
 		free(retired);
 	}
 	free_spaces(vm);
+	gmem_interval_fini(&vm->private);
+	gmem_interval_fini(&vm->twice);
 	gmem_fork_guard_fini(&vm->fork_guard, vm->sys);
 	vm->sys->close(vm->sys, vm->fd);
-	pthread_mutex_destroy(&vm->leaf_lock);
-	pthread_mutex_destroy(&vm->lock);
+	if (!forked)
+		destroy_locks(vm);
 	free(vm);
 }
 
@@ -332,6 +346,7 @@ static int make_handle(const struct gmem_sys *sys, int fd, const struct gmem_vm_
 	atomic_init(&vm->references, 1);
 	pthread_mutex_init(&vm->lock, NULL);
 	pthread_mutex_init(&vm->leaf_lock, NULL);
+	pthread_cond_init(&vm->claims_changed, NULL);
 	r = gmem_fork_guard_init(&vm->fork_guard, sys);
 	if (r < 0) {
 		sys->close(sys, fd);
@@ -371,7 +386,7 @@ static int report_open(const struct gmem_vm_opts *opts, int result)
 {
 	struct gmem_error error;
 
-	if (result == 0 || !opts->log || in_callback(NULL))
+	if (result == 0 || !opts->log || gmem_vm_in_callback(NULL))
 		return result;
 	gmem_error_save(&error);
 	call_log(NULL, opts->log, opts->log_data, GMEM_LOG_ERROR, error.message);
@@ -458,11 +473,6 @@ int gmem_vm_get_cap(const struct gmem_vm *vm, enum gmem_cap cap, uint64_t *value
 	if (!vm || !value)
 		return gmem_fail(EINVAL, GMEM_REASON_NULL, "%s is NULL", vm ? "value" : "the VM");
 	return gmem_caps_get(&vm->caps, cap, value);
-}
-
-bool gmem_vm_has_private(const struct gmem_vm *vm)
-{
-	return gmem_caps_value(&vm->caps, GMEM_CAP_MEMORY_ATTRIBUTES) & GMEM_ATTRIBUTE_PRIVATE;
 }
 
 struct gmem_space *gmem_vm_space(const struct gmem_vm *vm, uint32_t as_id)

@@ -6,9 +6,11 @@
 #include "fork.h"
 #include "inflight.h"
 #include "interval.h"
+#include "stats.h"
 
 #include <pthread.h>
 
+struct gmem_claim;
 struct gmem_slot;
 
 /* One address space: what is where, and which slot ids are in use. */
@@ -32,6 +34,7 @@ struct gmem_vm {
 	int fd;
 	uint64_t flags;
 	uint64_t type;
+	bool has_private; /* KVM keeps private memory apart; elsewhere a slot is all shared */
 	size_t page_size;
 	uint64_t gpa_limit; /* first guest address that is none */
 	uint64_t hva_limit; /* likewise of this process */
@@ -43,10 +46,19 @@ struct gmem_vm {
 	gmem_log_fn *log;
 	void *log_data;
 	_Atomic unsigned int references;
-	struct gmem_space *spaces; /* readers: only the slots in it */
+	struct gmem_space *spaces;	  /* readers: only the slots in it */
+	struct gmem_interval_set private; /* readers: guest addresses that are the guest's alone */
+	struct gmem_interval_set twice;	  /* and those of which the other half may hold pages */
 	struct gmem_inflight inflight;
+	struct gmem_stats_counters stats;
 
-	pthread_mutex_t lock; /* of the spaces but for readers, of slots; held over ioctls */
+	/* Of the spaces and the map but for readers, of slots and conversions; held over ioctls. */
+	pthread_mutex_t lock;
+	pthread_cond_t claims_changed;
+	struct gmem_claim *claims; /* ranges that are converted, or wait for that */
+	uint64_t last_ticket, last_serial;
+	struct gmem_notifier *first_notifier; /* in the order in which they were added */
+	struct gmem_notifier *last_notifier;
 
 	/*
 	 * Of the list below and of each slot's binding: held to copy or assign them, never over a
@@ -71,6 +83,9 @@ int gmem_vm_open_fd_sys(const struct gmem_sys *sys, int vm_fd, const struct gmem
 struct gmem_vm *gmem_vm_ref(struct gmem_vm *vm);
 void gmem_vm_unref(struct gmem_vm *vm);
 
+/* Whether this thread is in a callback of the VM. */
+bool gmem_vm_in_callback(const struct gmem_vm *vm);
+
 /* Begin a call that changes something: NULL, forked and callback are refused. Takes no lock. */
 int gmem_vm_check(const struct gmem_vm *vm);
 /* The same, and take the VM's lock. */
@@ -85,9 +100,6 @@ void gmem_vm_log(struct gmem_vm *vm, enum gmem_log_level level, const char *form
 /* Around a callback of the VMM: a changing call on this VM from inside is refused. */
 void gmem_vm_callback_begin(struct gmem_callback *callback, struct gmem_vm *vm);
 void gmem_vm_callback_end(struct gmem_callback *callback);
-
-/* A VM where KVM keeps private memory apart; elsewhere a slot is all shared. */
-bool gmem_vm_has_private(const struct gmem_vm *vm);
 
 /* The space of an id that the caller gave, or NULL with the failure recorded. */
 struct gmem_space *gmem_vm_space(const struct gmem_vm *vm, uint32_t as_id);
