@@ -52,6 +52,8 @@ struct gmem_memfd;
 struct gmem_map;
 struct gmem_slot;
 struct gmem_notifier;
+struct gmem_vcpu;
+struct kvm_run; /* <linux/kvm.h> */
 
 /* ---- Errors ------------------------------------------------------------------------------- */
 
@@ -110,6 +112,7 @@ enum gmem_reason {
 	GMEM_REASON_HOST_NOT_MAPPING = 90,   /* EINVAL: the address is not this guest_memfd range */
 	GMEM_REASON_MEMFD_PRIVATE = 91,	     /* EFAULT: the host may not touch this memory */
 	GMEM_REASON_FALLBACK_UNSUITABLE = 92, /* EINVAL: a sealed memfd cannot stand in for this */
+	GMEM_REASON_FD_NOT_VCPU = 93,	      /* ENOTTY: not a KVM vCPU */
 
 	/* NUMA. */
 	GMEM_REASON_NUMA_NEEDS_MMAP = 100, /* EINVAL: a policy is set through a mapping */
@@ -135,6 +138,12 @@ enum gmem_reason {
 	/* Conversion and exits. */
 	GMEM_REASON_NO_PRIVATE_SIDE = 150, /* EFAULT: a slot without guest_memfd is never private */
 	GMEM_REASON_NOTIFIER_REFUSED = 151,  /* the callback's errno */
+	GMEM_REASON_HYPERCALL_REFUSED = 152, /* EINVAL: the guest's arguments make no sense */
+	GMEM_REASON_EXIT_STUCK = 153,	/* ELOOP: the same fault again, though all is as it asks */
+	GMEM_REASON_EXIT_MISSING = 154, /* ENODATA: a page that its owner has to fill first */
+	GMEM_REASON_EXIT_GONE = 155,	/* EFAULT: the memory behind the address is gone */
+	GMEM_REASON_EXIT_UNKNOWN = 156, /* EOPNOTSUPP: a fault of a kind not known here */
+	GMEM_REASON_STOPPED = 157,	/* ECANCELED: the caller asked to stop */
 
 	/* Capabilities and the kernel. */
 	GMEM_REASON_CAP_UNSUPPORTED = 160,   /* EOPNOTSUPP: this kernel or VM type lacks it */
@@ -855,6 +864,176 @@ void gmem_notifier_close(struct gmem_notifier *notifier);
  */
 int gmem_memfd_convert(struct gmem_memfd *memfd, uint64_t offset, uint64_t size,
 		       enum gmem_visibility to, uint64_t *done);
+
+/* ---- vCPU --------------------------------------------------------------------------------- */
+
+/*
+ * Let the guest ask for conversions: the hypercall KVM_HC_MAP_GPA_RANGE makes KVM_RUN return, and
+ * gmem_vcpu_decode() reads it (KVM_CAP_EXIT_HYPERCALL). Without it KVM answers such a guest with
+ * an error. It sets the whole of what exits so, which is this one hypercall on kernels up to 7.3.
+ * The guest looks for KVM_FEATURE_HC_MAP_GPA_RANGE, bit 16 of EAX of CPUID leaf 0x40000001, which
+ * the VMM sets; of SNP and TDX guests this carries their own page requests.
+ *
+ * Errors: CONFLICT (a VM given to gmem_vm_open_fd() without its type); CAP_UNSUPPORTED;
+ * CAP_PROBE_FAILED; KERNEL_REFUSED; FORKED; IN_CALLBACK.
+ */
+int gmem_vm_enable_map_gpa_range(struct gmem_vm *vm);
+
+/*
+ * A handle for a vCPU of the VMM's. It stays the VMM's, which makes it, runs it and reads kvm_run;
+ * the descriptor is duplicated. One thread at a time uses the handle: the one that runs the vCPU.
+ * Open it from there or before the vCPU runs: it asks the descriptor whether it is a vCPU, and that
+ * waits for KVM_RUN to return.
+ *
+ * @vcpu_fd: what KVM_CREATE_VCPU returned
+ * @run: the vCPU's mapping; it must outlive the handle
+ *
+ * Errors: CONFLICT (a VM given to gmem_vm_open_fd() without its type); FD_INVALID; FD_NOT_VCPU;
+ * NO_MEMORY; FD_LIMIT; KERNEL_REFUSED; FORKED; IN_CALLBACK.
+ */
+int gmem_vcpu_open(struct gmem_vm *vm, int vcpu_fd, struct kvm_run *run, struct gmem_vcpu **ret);
+
+/* Close the handle; the vCPU stays the VMM's. */
+void gmem_vcpu_close(struct gmem_vcpu *vcpu);
+
+/* What KVM_RUN came back for. */
+enum gmem_exit_kind {
+	GMEM_EXIT_OTHER = 0,	     /* nothing of memory: the VMM's own business */
+	GMEM_EXIT_TO_PRIVATE = 1,    /* the guest uses, or asks for, a range as private */
+	GMEM_EXIT_TO_SHARED = 2,     /* likewise as shared */
+	GMEM_EXIT_MISSING = 3,	     /* a page that somebody has to fill before the guest sees it */
+	GMEM_EXIT_POISONED = 4,	     /* a damaged page */
+	GMEM_EXIT_GONE = 5,	     /* there is no memory, or it can no longer be had */
+	GMEM_EXIT_NO_MEMORY = 6,     /* the host had none left to give */
+	GMEM_EXIT_RETRY = 7,	     /* nothing to be done: run again */
+	GMEM_EXIT_UNKNOWN = 8,	     /* a memory fault with flags that this library does not know */
+	GMEM_EXIT_BAD_HYPERCALL = 9, /* a hypercall whose arguments make no sense */
+};
+
+/* The guest asked by a hypercall, which resolve answers; else it touched the memory. */
+#define GMEM_EXIT_HYPERCALL UINT32_C(1)
+/* gpa and size are known. */
+#define GMEM_EXIT_ADDRESS UINT32_C(2)
+
+struct gmem_exit {
+	size_t sz;
+	enum gmem_exit_kind kind;
+	uint32_t flags; /* GMEM_EXIT_HYPERCALL, GMEM_EXIT_ADDRESS */
+	uint64_t gpa;	/* whole pages, but for GMEM_EXIT_BAD_HYPERCALL: as the guest gave it */
+	uint64_t size;	/* likewise; UINT64_MAX where the guest's pages are more bytes than that */
+	uint64_t bits;	/* a fault's flags, or a hypercall's attributes */
+	int error;	/* KVM_RUN's errno, 0: none */
+	int pad;	/* 0 */
+};
+
+/*
+ * Read what KVM_RUN has left. A memory fault is exit reason 39 with rc 0 or with errno EFAULT,
+ * EHWPOISON, ENOMEM or EIO; with any other the reason is left over from an exit before
+ * (Documentation/virt/kvm/api.rst, KVM_EXIT_MEMORY_FAULT). Without it, EFAULT and EHWPOISON are of
+ * memory whose address KVM does not tell. What a fault asks for is compared with the map: a range
+ * that another vCPU has converted meanwhile is GMEM_EXIT_RETRY, and GMEM_EXIT_GONE where no slot
+ * has private memory there. A VM that has died answers EIO, perhaps with an exit left over. No
+ * system call, and no lock.
+ *
+ * All of @exit but sz is set. gpa and size are the guest's choice: nothing says that memory is
+ * there. On arm64, kernels up to 7.3 give a nested guest's own address (its L2's).
+ *
+ * @rc: what the ioctl KVM_RUN returned
+ * @error: errno, where that is -1
+ * @exit: its sz is set by the caller
+ *
+ * Errors: OPTS_SIZE; FORKED.
+ */
+int gmem_vcpu_decode(struct gmem_vcpu *vcpu, int rc, int error, struct gmem_exit *exit);
+
+struct gmem_resolve_opts {
+	size_t sz;
+	enum gmem_convert_policy policy; /* of conversions */
+	uint32_t repeat_limit; /* so often may the same fault come without a change; 0: 100 */
+	uint64_t flags;	       /* GMEM_RESOLVE_* */
+};
+
+/*
+ * After a conversion to private, pre-fault it: one exit for a range instead of one for each page.
+ * It ends at a signal, and what it has not done is left to the guest's touch.
+ */
+#define GMEM_RESOLVE_PREFAULT UINT64_C(1)
+
+/*
+ * Do what an exit asks for, before the vCPU runs again: convert, answer the hypercall. 0: run it
+ * again. What a guest's hypercall asks for and cannot have, such as device memory or a hole as
+ * private, or an absurd range, is answered to the guest as an error, in the form its VM's type
+ * takes: the call succeeds, this thread's last failure says why, and the statistics count it. All
+ * other failures are the host's, and the VMM decides; a guest that is run again all the same is
+ * told to try again where its form has such an answer, else that it failed. EAGAIN, which
+ * conversion in place will have, is no more than that: run the vCPU again, it will ask again.
+ * What a guest can bring about is not logged, since it could fill the log.
+ *
+ *   kind            does                                             fails with
+ *   TO_PRIVATE      converts                                         what gmem_vm_convert() gives
+ *   TO_SHARED       converts                                         the same
+ *   BAD_HYPERCALL   answers the guest                                -
+ *   RETRY           counts                                           EXIT_STUCK
+ *   MISSING         -                                                EXIT_MISSING
+ *   POISONED        -                                                POISONED
+ *   GONE            -                                                EXIT_GONE
+ *   NO_MEMORY       -                                                NO_MEMORY
+ *   UNKNOWN         -                                                EXIT_UNKNOWN
+ *   OTHER           -                                                ARGUMENT
+ *
+ * A fault that comes again and again though memory is as it asks for, with no conversion and
+ * no other exit but a signal between, is stuck: ELOOP past the limit. Whatever the guest does, this
+ * call ends.
+ *
+ * @opts: NULL for the defaults
+ *
+ * Errors: ARGUMENT; EXIT_STUCK; EXIT_MISSING; EXIT_GONE; EXIT_UNKNOWN; POISONED; NO_MEMORY; those
+ * of gmem_vm_convert(); FLAGS_UNKNOWN; FORKED; IN_CALLBACK.
+ */
+int gmem_vcpu_resolve(struct gmem_vcpu *vcpu, const struct gmem_exit *exit,
+		      const struct gmem_resolve_opts *opts);
+
+struct gmem_prefault_opts {
+	size_t sz;
+	/*
+	 * Called from the calling thread now and then, without a lock; other than 0: stop. It must
+	 * not change the VM. NULL: not called.
+	 */
+	int (*progress)(void *data, uint64_t done, uint64_t total);
+	void *data;
+	const int *stop; /* looked at now and then, atomically: other than 0: stop; NULL: none */
+};
+
+/*
+ * Fill the guest's page tables before it runs (KVM_PRE_FAULT_MEMORY; x86 with two-dimensional
+ * paging), so that the first touch does not exit or fault. Allocates what is not there: private
+ * pages where private, shared ones where shared. Goes on after signals, and for a while after
+ * EAGAIN. kvm_run is as before: kernels up to 7.3 write an exit into it. Not while the vCPU
+ * runs.
+ *
+ * @gpa, @size: bytes, multiples of the page
+ * @opts: NULL: no progress, no stop
+ * @done: set to how many bytes, from @gpa on, are filled, also where the call fails; may be NULL
+ *
+ * Errors: RANGE_EMPTY; RANGE_UNALIGNED; RANGE_WRAPS; GPA_BEYOND_WIDTH; CAP_UNSUPPORTED (also: of
+ * this VM type, or not yet); CAP_PROBE_FAILED; GPA_UNMAPPED (a hole: no slot at @gpa + @done);
+ * EXIT_GONE (no private memory at a private address, or it is gone); STOPPED; POISONED; NO_MEMORY;
+ * KERNEL_REFUSED; FORKED; IN_CALLBACK.
+ */
+int gmem_vcpu_prefault(struct gmem_vcpu *vcpu, uint64_t gpa, uint64_t size,
+		       const struct gmem_prefault_opts *opts, uint64_t *done);
+
+/*
+ * The same with several vCPUs, a thread for each, which have all signals blocked: the calling
+ * thread is one of them. None of the vCPUs may run.
+ *
+ * @vcpus: @count handles of this VM, 1 to 256, each once
+ * @done: how many bytes are filled, wherever in the range
+ *
+ * Errors: those of gmem_vcpu_prefault(); ARGUMENT (count, a vCPU twice or of another VM).
+ */
+int gmem_vm_prefault(struct gmem_vm *vm, struct gmem_vcpu *const *vcpus, size_t count, uint64_t gpa,
+		     uint64_t size, const struct gmem_prefault_opts *opts, uint64_t *done);
 
 /* ---- Statistics --------------------------------------------------------------------------- */
 

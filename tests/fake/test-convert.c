@@ -1210,6 +1210,7 @@ static void change_all(struct listener *self, const char *step)
 	ck_fails(gmem_slot_create(vm, &opts, &slot), EDEADLK, IN_CALLBACK);
 	ck_fails(gmem_slot_delete(slots[0]), EDEADLK, IN_CALLBACK);
 	ck_fails(gmem_vm_discard(vm, 0x10000, 0x1000), EDEADLK, IN_CALLBACK);
+	ck_fails(gmem_vm_enable_map_gpa_range(vm), EDEADLK, IN_CALLBACK);
 	ck_fails(gmem_memfd_convert(private_half, 0, 0x1000, PRIVATE, &done), EDEADLK, IN_CALLBACK);
 	/* Whoever reads may. */
 	ck_works(gmem_vm_read(vm, 0, 0x50000, &byte, 1));

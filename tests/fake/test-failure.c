@@ -23,6 +23,9 @@ static struct gmem_map *map;
 static struct gmem_slot *slot; /* id 0: gpa 0x1000, two pages of the memfd at 0 */
 static int other_fd;	       /* a guest_memfd made elsewhere for this VM */
 static int vm_fd;	       /* a VM of the VMM's own */
+static int vcpu_fd;	       /* a vCPU of vm's */
+static struct gmem_vcpu *vcpu;
+static struct kvm_run kvm_run;
 
 /* The VMM's own memory. */
 static unsigned char ram[0x10000] __attribute__((aligned(0x10000)));
@@ -40,6 +43,8 @@ static void start(void)
 	ck_works(gmem_slot_create(vm, &opts, &slot));
 	other_fd = gmem_fake_make_gmem(fake, gmem_vm_get_fd(vm), SIZE, BOTH);
 	vm_fd = gmem_fake_make_vm(fake);
+	vcpu_fd = gmem_fake_make_vcpu(fake, gmem_vm_get_fd(vm), &kvm_run);
+	ck_works(gmem_vcpu_open(vm, vcpu_fd, &kvm_run, &vcpu));
 	gmem_fake_forget(fake);
 }
 
@@ -47,6 +52,8 @@ static void end(void)
 {
 	gmem_fake_close_fd(fake, other_fd);
 	gmem_fake_close_fd(fake, vm_fd);
+	gmem_fake_close_fd(fake, vcpu_fd);
+	gmem_vcpu_close(vcpu);
 	gmem_slot_close(slot);
 	gmem_map_close(map);
 	gmem_memfd_close(memfd);
@@ -64,6 +71,10 @@ union any_opts {
 	struct gmem_map_opts map;
 	struct gmem_slot_opts slot;
 	struct gmem_replace_opts replace;
+	struct gmem_notifier_opts notifier;
+	struct gmem_exit exit;
+	struct gmem_resolve_opts resolve;
+	struct gmem_prefault_opts prefault;
 	size_t sz;
 	unsigned char bytes[8192];
 };
@@ -151,6 +162,43 @@ static int give_how_to_replace(const void *how)
 	return gmem_slot_replace(slot, &opts, how);
 }
 
+static int give_to_notifier(const void *opts)
+{
+	struct gmem_notifier *ret = NULL;
+	int r = gmem_vm_add_notifier(vm, opts, &ret);
+
+	gmem_notifier_close(ret);
+	return r;
+}
+
+static int give_exit_to_resolve(const void *exit)
+{
+	return gmem_vcpu_resolve(vcpu, exit, NULL);
+}
+
+static int give_to_resolve(const void *opts)
+{
+	struct gmem_exit exit = {.sz = sizeof(exit), .kind = GMEM_EXIT_RETRY};
+
+	return gmem_vcpu_resolve(vcpu, &exit, opts);
+}
+
+static int give_to_prefault(const void *opts)
+{
+	return gmem_vcpu_prefault(vcpu, 0x1000, 0x2000, opts, NULL);
+}
+
+static int give_to_vm_prefault(const void *opts)
+{
+	return gmem_vm_prefault(vm, &vcpu, 1, 0x1000, 0x2000, opts, NULL);
+}
+
+static void ignore(void *data, const struct gmem_conversion *conversion)
+{
+	(void)data;
+	(void)conversion;
+}
+
 /* Each function with options, and such as it accepts. */
 static const struct {
 	const char *name;
@@ -201,6 +249,23 @@ static const struct {
 	 sizeof(struct gmem_replace_opts),
 	 false,
 	 {.replace = {.flags = GMEM_REPLACE_NO_VCPUS}}},
+	{"vm_add_notifier",
+	 give_to_notifier,
+	 sizeof(struct gmem_notifier_opts),
+	 false,
+	 {.notifier = {.commit = ignore}}},
+	{"vcpu_resolve (exit)",
+	 give_exit_to_resolve,
+	 sizeof(struct gmem_exit),
+	 false,
+	 {.exit = {.kind = GMEM_EXIT_RETRY}}},
+	{"vcpu_resolve",
+	 give_to_resolve,
+	 sizeof(struct gmem_resolve_opts),
+	 true,
+	 {.resolve = {.repeat_limit = 7}}},
+	{"vcpu_prefault", give_to_prefault, sizeof(struct gmem_prefault_opts), true, {{0}}},
+	{"vm_prefault", give_to_vm_prefault, sizeof(struct gmem_prefault_opts), true, {{0}}},
 };
 
 static void check_refused(size_t i, const void *opts, int error, enum gmem_reason reason)
@@ -284,6 +349,7 @@ START_TEST(null_arguments)
 	struct gmem_slot_opts opts = {.sz = sizeof(opts), .size = 0x1000, .host = ram};
 	struct gmem_replace_opts how = {.sz = sizeof(how), .flags = GMEM_REPLACE_NO_VCPUS};
 	struct gmem_reserve_opts reserve = {.sz = sizeof(reserve), .id_count = 1};
+	struct gmem_notifier *notifier = (void *)&opts;
 	struct gmem_slot *ret = slot;
 	char byte = 0;
 	void *addr;
@@ -309,6 +375,11 @@ START_TEST(null_arguments)
 	ck_fails(gmem_vm_write(vm, 0, 0x1000, NULL, 1), EINVAL, NULL);
 	ck_fails(gmem_vm_discard(NULL, 0x1000, 0x1000), EINVAL, NULL);
 	ck_fails(gmem_vm_reclaim(NULL, NULL), EINVAL, NULL);
+	ck_fails(gmem_vm_convert(NULL, 0, 0x1000, GMEM_VISIBILITY_SHARED, GMEM_CONVERT_KEEP, NULL),
+		 EINVAL, NULL);
+	ck_fails(gmem_vm_add_notifier(vm, NULL, NULL), EINVAL, NULL);
+	ck_fails(gmem_vm_add_notifier(NULL, NULL, &notifier), EINVAL, NULL);
+	ck_assert_ptr_null(notifier);
 	gmem_fake_met(fake);
 }
 END_TEST
@@ -327,6 +398,8 @@ START_TEST(null_to_getters)
 	gmem_memfd_close(NULL);
 	gmem_map_close(NULL);
 	gmem_slot_close(NULL);
+	gmem_vcpu_close(NULL);
+	gmem_notifier_close(NULL);
 }
 END_TEST
 
@@ -335,10 +408,14 @@ END_TEST
 START_TEST(forked)
 {
 	struct gmem_slot_opts opts = {.sz = sizeof(opts), .size = 0x1000, .host = ram};
+	struct gmem_notifier_opts notifier_opts = {.sz = sizeof(notifier_opts), .commit = ignore};
 	struct gmem_replace_opts how = {.sz = sizeof(how)};
+	struct gmem_notifier *first, *second;
 	struct gmem_slot *other;
 	void *addr;
 
+	ck_works(gmem_vm_add_notifier(vm, &notifier_opts, &first));
+	ck_works(gmem_vm_add_notifier(vm, &notifier_opts, &second));
 	gmem_fake_enter_child(fake);
 	gmem_fake_expect(fake, "%s", "");
 	ck_fails(gmem_slot_create(vm, &opts, &other), EIO, FORKED);
@@ -349,7 +426,13 @@ START_TEST(forked)
 	ck_fails(gmem_slot_replace(slot, &opts, &how), EIO, FORKED);
 	ck_fails(gmem_vm_translate(vm, 0, 0x1000, 0, NULL, &addr), EIO, FORKED);
 	ck_fails(gmem_vm_discard(vm, 0x1000, 0x1000), EIO, FORKED);
+	ck_fails(give_to_notifier(NULL), EIO, FORKED);
+	ck_fails(give_to_prefault(NULL), EIO, FORKED);
+	ck_fails(give_to_vm_prefault(NULL), EIO, FORKED);
 	ck_assert_uint_eq(gmem_slot_get_gpa(slot), 0x1000);
+	/* Whatever order they were added in. */
+	gmem_notifier_close(first);
+	gmem_notifier_close(second);
 	/* Closing touches neither KVM nor addresses that are not the child's. */
 	gmem_slot_close(slot);
 	gmem_fake_met(fake);
@@ -371,6 +454,7 @@ static void change_all(void)
 	struct gmem_reserve_opts reserve = {.sz = sizeof(reserve), .id_count = 1};
 	struct gmem_memfd *new_memfd;
 	struct gmem_slot *new_slot;
+	struct gmem_vcpu *new_vcpu;
 	struct gmem_map *new_map;
 
 	ck_fails(gmem_slot_create(vm, &opts, &new_slot), EDEADLK, IN_CALLBACK);
@@ -385,6 +469,19 @@ static void change_all(void)
 	ck_fails(gmem_memfd_create(vm, &memfd_opts, &new_memfd), EDEADLK, IN_CALLBACK);
 	ck_fails(gmem_memfd_open_fd(vm, 3, &new_memfd), EDEADLK, IN_CALLBACK);
 	ck_fails(gmem_map_create(memfd, NULL, &new_map), EDEADLK, IN_CALLBACK);
+	ck_fails(gmem_vm_convert(vm, 0x1000, 0x1000, GMEM_VISIBILITY_SHARED, GMEM_CONVERT_KEEP,
+				 NULL),
+		 EDEADLK, IN_CALLBACK);
+	ck_fails(gmem_vm_adopt_visibility(vm, 0x1000, 0x1000, GMEM_VISIBILITY_SHARED), EDEADLK,
+		 IN_CALLBACK);
+	ck_fails(gmem_memfd_convert(memfd, 0, 0x1000, GMEM_VISIBILITY_SHARED, NULL), EDEADLK,
+		 IN_CALLBACK);
+	ck_fails(give_to_notifier(NULL), EDEADLK, IN_CALLBACK);
+	ck_fails(gmem_vm_enable_map_gpa_range(vm), EDEADLK, IN_CALLBACK);
+	ck_fails(gmem_vcpu_open(vm, vcpu_fd, &kvm_run, &new_vcpu), EDEADLK, IN_CALLBACK);
+	ck_fails(give_to_resolve(NULL), EDEADLK, IN_CALLBACK);
+	ck_fails(give_to_prefault(NULL), EDEADLK, IN_CALLBACK);
+	ck_fails(give_to_vm_prefault(NULL), EDEADLK, IN_CALLBACK);
 	/* What changes no VM may be called, and does not call the log again. */
 	ck_fails(gmem_memfd_allocate(memfd, 0, 0), EINVAL, RANGE_EMPTY);
 }
@@ -551,6 +648,32 @@ static int op_discard(void)
 	return gmem_vm_discard(vm, 0x1000, 0x2000);
 }
 
+static int op_vcpu_open(void)
+{
+	struct gmem_vcpu *ret = NULL;
+	int r = gmem_vcpu_open(vm, vcpu_fd, &kvm_run, &ret);
+
+	gmem_vcpu_close(ret);
+	return r;
+}
+
+static int op_enable(void)
+{
+	return gmem_vm_enable_map_gpa_range(vm);
+}
+
+static int op_prefault(void)
+{
+	return give_to_prefault(NULL);
+}
+
+static int op_memory(void)
+{
+	struct gmem_slot_memory memory = {.sz = sizeof(memory)};
+
+	return gmem_slot_get_memory(slot, &memory);
+}
+
 /* To another size, and back without a failure. */
 static int op_replace(void)
 {
@@ -584,6 +707,10 @@ static const struct {
 	{"slot_create_many", op_many},
 	{"slot_replace", op_replace},
 	{"vm_discard", op_discard},
+	{"vcpu_open", op_vcpu_open},
+	{"vm_enable_map_gpa_range", op_enable},
+	{"vcpu_prefault", op_prefault},
+	{"slot_get_memory", op_memory},
 };
 
 static void check_same(struct script_tally before, const char *name, unsigned int n)

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* Each refusal of a slot by each call that makes one, and which comes first where two apply. */
+/*
+ * Each refusal of a slot by each call that makes one, and which comes first where two apply; each
+ * reason of the calls that convert, look at exits, pre-fault and count.
+ */
 #include "harness.h"
 #include "script.h"
 
@@ -511,6 +514,358 @@ START_TEST(hidden_shared_half)
 }
 END_TEST
 
+/* ---- Conversion, exits, pre-fault, statistics: each reason that the header lists ---- */
+
+#define PAGE UINT64_C(0x1000)
+#define WRAP (UINT64_MAX - 0xfff)
+
+static struct gmem_memfd *half;
+static struct gmem_slot *bound[3];
+static struct gmem_vcpu *vcpu;
+static struct kvm_run run;
+static int vcpu_fd;
+
+/*
+ * 0x10000: four pages of a private half and ram, of which 0x12000 is private; 0x20000: a page of a
+ * private half alone; 0x30000: a page of ram alone.
+ */
+static void start_private(enum gmem_fake_kernel kernel)
+{
+	struct gmem_slot_opts opts[] = {
+		{.gpa = 0x10000, .size = 0x4000, .host = ram},
+		{.gpa = 0x20000, .size = PAGE, .offset = 0x8000},
+		{.gpa = 0x30000, .size = PAGE, .host = ram + 0x8000},
+	};
+	struct gmem_vm_opts vm_opts = {.sz = sizeof(vm_opts), .type = 1};
+
+	fake = script_new(kernel);
+	ck_works(gmem_fake_open_vm(fake, &vm_opts, &vm));
+	half = script_memfd(vm, 0x10000, 0);
+	opts[0].memfd = opts[1].memfd = half;
+	for (size_t i = 0; i < 3 && kernel == GMEM_FAKE_PRIVATE; i++)
+		ck_works(create(opts[i], &bound[i]));
+	if (kernel == GMEM_FAKE_PRIVATE)
+		ck_works(gmem_vm_convert(vm, 0x12000, PAGE, GMEM_VISIBILITY_PRIVATE,
+					 GMEM_CONVERT_DISCARD, NULL));
+	vcpu_fd = gmem_fake_make_vcpu(fake, gmem_vm_get_fd(vm), &run);
+	ck_works(gmem_vcpu_open(vm, vcpu_fd, &run, &vcpu));
+}
+
+static void end_private(void)
+{
+	gmem_fake_recover(fake);
+	gmem_vcpu_close(vcpu);
+	for (size_t i = 0; i < 3; i++) {
+		gmem_slot_close(bound[i]);
+		bound[i] = NULL;
+	}
+	gmem_memfd_close(half);
+	gmem_vm_close(vm);
+	gmem_fake_close_fd(fake, vcpu_fd);
+	script_end(fake);
+}
+
+static int call_convert(uint64_t gpa, uint64_t size, int to)
+{
+	return gmem_vm_convert(vm, gpa, size, (enum gmem_visibility)to, GMEM_CONVERT_KEEP, NULL);
+}
+
+static int call_adopt(uint64_t gpa, uint64_t size, int visibility)
+{
+	return gmem_vm_adopt_visibility(vm, gpa, size, (enum gmem_visibility)visibility);
+}
+
+static int call_visibility(uint64_t gpa, uint64_t size, int unused)
+{
+	enum gmem_visibility visibility;
+
+	(void)unused;
+	return gmem_vm_get_visibility(vm, gpa, &visibility, &size);
+}
+
+static int call_in_place(uint64_t offset, uint64_t size, int to)
+{
+	return gmem_memfd_convert(half, offset, size, (enum gmem_visibility)to, NULL);
+}
+
+static int refuse(void *data, const struct gmem_conversion *conversion)
+{
+	(void)data;
+	(void)conversion;
+	return -EXDEV;
+}
+
+static int call_add_notifier(uint64_t with, uint64_t unused, int unused2)
+{
+	struct gmem_notifier_opts opts = {.sz = sizeof(opts), .prepare = with ? refuse : NULL};
+	struct gmem_notifier *notifier;
+	int r = gmem_vm_add_notifier(vm, &opts, &notifier);
+
+	(void)unused;
+	(void)unused2;
+	gmem_notifier_close(notifier);
+	return r;
+}
+
+static int call_refused_convert(uint64_t gpa, uint64_t size, int to)
+{
+	struct gmem_notifier_opts opts = {.sz = sizeof(opts), .prepare = refuse};
+	struct gmem_notifier *notifier;
+	int r;
+
+	ck_works(gmem_vm_add_notifier(vm, &opts, &notifier));
+	r = call_convert(gpa, size, to);
+	gmem_notifier_close(notifier);
+	return r;
+}
+
+static int call_enable(uint64_t unused, uint64_t unused2, int unused3)
+{
+	(void)unused;
+	(void)unused2;
+	(void)unused3;
+	return gmem_vm_enable_map_gpa_range(vm);
+}
+
+static int call_vcpu_open(uint64_t unused, uint64_t unused2, int which)
+{
+	struct gmem_vcpu *other;
+	int r = gmem_vcpu_open(vm,
+			       which < 0 ? which
+			       : which	 ? gmem_vm_get_fd(vm)
+					 : vcpu_fd,
+			       &run, &other);
+
+	(void)unused;
+	(void)unused2;
+	gmem_vcpu_close(other);
+	return r;
+}
+
+static int call_decode(uint64_t unused, uint64_t unused2, int size)
+{
+	struct gmem_exit exit = {.sz = (size_t)size};
+
+	(void)unused;
+	(void)unused2;
+	return gmem_vcpu_decode(vcpu, 0, 0, &exit);
+}
+
+static int call_resolve(uint64_t gpa, uint64_t flags, int kind)
+{
+	struct gmem_exit exit = {.sz = sizeof(exit),
+				 .kind = (enum gmem_exit_kind)kind,
+				 .flags = GMEM_EXIT_ADDRESS,
+				 .gpa = gpa,
+				 .size = PAGE};
+	struct gmem_resolve_opts opts = {.sz = sizeof(opts), .flags = flags, .repeat_limit = 1};
+
+	if (kind == GMEM_EXIT_RETRY)
+		ck_works(gmem_vcpu_resolve(vcpu, &exit, &opts));
+	return gmem_vcpu_resolve(vcpu, &exit, &opts);
+}
+
+static int call_prefault(uint64_t gpa, uint64_t size, int stop)
+{
+	struct gmem_prefault_opts opts = {.sz = sizeof(opts), .stop = &stop};
+
+	return gmem_vcpu_prefault(vcpu, gpa, size, &opts, NULL);
+}
+
+static int call_vm_prefault(uint64_t gpa, uint64_t size, int count)
+{
+	struct gmem_vcpu *twice[] = {vcpu, vcpu};
+
+	return gmem_vm_prefault(vm, twice, (size_t)count, gpa, size, NULL, NULL);
+}
+
+static int call_stats(uint64_t unused, uint64_t unused2, int size)
+{
+	struct gmem_stats stats = {.sz = (size_t)size};
+
+	(void)unused;
+	(void)unused2;
+	return gmem_vm_get_stats(vm, &stats);
+}
+
+static int call_memory(uint64_t unused, uint64_t unused2, int size)
+{
+	struct gmem_slot_memory memory = {.sz = (size_t)size};
+
+	(void)unused;
+	(void)unused2;
+	return gmem_slot_get_memory(bound[0], &memory);
+}
+
+/* Where a call is made. */
+enum place {
+	HERE,
+	IN_A_CHILD,
+	IN_A_CALLBACK,
+	ON_A_PLAIN_VM
+};
+
+struct raised {
+	int (*call)(uint64_t a, uint64_t b, int c);
+	uint64_t a, b;
+	int c;
+	int error;
+	enum gmem_reason reason;
+	enum place place;
+	int order; /* an errno */
+	const char *part;
+	const char *undo; /* fails too */
+};
+
+#define RAISED(call, a, b, c, error, reason, ...)                                                  \
+	{                                                                                          \
+		call_##call, a, b, c, error, GMEM_REASON_##reason, __VA_ARGS__                     \
+	}
+/* What all calls that change have in common, and what all calls. */
+#define CHANGES(call, a, b, c)                                                                     \
+	RAISED(call, a, b, c, EDEADLK, IN_CALLBACK, IN_A_CALLBACK),                                \
+		RAISED(call, a, b, c, EIO, FORKED, IN_A_CHILD)
+#define RANGES(call, to)                                                                           \
+	RAISED(call, 0x1000, 0, to, EINVAL, RANGE_EMPTY, HERE),                                    \
+		RAISED(call, 0x1800, PAGE, to, EINVAL, RANGE_UNALIGNED, HERE),                     \
+		RAISED(call, 0x1000, 0x800, to, EINVAL, RANGE_UNALIGNED, HERE),                    \
+		RAISED(call, WRAP, 0x2000, to, EOVERFLOW, RANGE_WRAPS, HERE)
+#define WIDTH(call, to) RAISED(call, UINT64_C(1) << 46, PAGE, to, ERANGE, GPA_BEYOND_WIDTH, HERE)
+#define SET		"SET_ATTRIBUTES"
+#define FAULTED		"PRE_FAULT"
+
+/* clang-format off */
+static const struct raised raised[] = {
+	CHANGES(convert, 0x11000, PAGE, 1),
+	RANGES(convert, 1),
+	WIDTH(convert, 0),
+	RAISED(convert, 0x11000, PAGE, 2, EINVAL, ARGUMENT, HERE),
+	RAISED(convert, 0x11000, PAGE, 1, EOPNOTSUPP, CAP_UNSUPPORTED, ON_A_PLAIN_VM),
+	RAISED(convert, 0x14000, PAGE, 1, EFAULT, GPA_UNMAPPED, HERE),
+	RAISED(convert, 0x30000, PAGE, 1, EFAULT, NO_PRIVATE_SIDE, HERE),
+	RAISED(convert, 0x20000, PAGE, 0, EFAULT, NO_HOST_SIDE, HERE),
+	RAISED(refused_convert, 0x11000, PAGE, 1, EXDEV, NOTIFIER_REFUSED, HERE),
+	RAISED(convert, 0x11000, PAGE, 1, ENOMEM, NO_MEMORY, HERE, ENOMEM, SET),
+	RAISED(convert, 0x11000, PAGE, 1, EINVAL, KERNEL_REFUSED, HERE, EINVAL, SET),
+	RAISED(convert, 0x11000, PAGE, 1, EPERM, KVM_BLOCKED, HERE, EPERM, SET),
+	RAISED(convert, 0x11000, 0x3000, 1, ENOTRECOVERABLE, UNDO_FAILED, HERE, EINVAL,
+	       "gpa=0x13000", " shared)"),
+	CHANGES(adopt, 0x11000, PAGE, 1),
+	RANGES(adopt, 1),
+	WIDTH(adopt, 1),
+	RAISED(adopt, 0x11000, PAGE, 2, EINVAL, ARGUMENT, HERE),
+	RAISED(adopt, 0x11000, PAGE, 1, EOPNOTSUPP, CAP_UNSUPPORTED, ON_A_PLAIN_VM),
+	RAISED(visibility, 0, 0, 0, EIO, FORKED, IN_A_CHILD),
+	CHANGES(in_place, 0, PAGE, 1),
+	RANGES(in_place, 1),
+	RAISED(in_place, 0, PAGE, 2, EINVAL, ARGUMENT, HERE),
+	RAISED(in_place, 0x10000, PAGE, 0, ERANGE, MEMFD_BEYOND_END, HERE),
+	RAISED(in_place, 0, PAGE, 1, EOPNOTSUPP, CAP_UNSUPPORTED, HERE),
+	CHANGES(add_notifier, 1, 0, 0),
+	RAISED(add_notifier, 0, 0, 0, EINVAL, CONFLICT, HERE),
+	CHANGES(enable, 0, 0, 0),
+	RAISED(enable, 0, 0, 0, EINVAL, KERNEL_REFUSED, HERE, EINVAL, "ENABLE_CAP"),
+	CHANGES(vcpu_open, 0, 0, 0),
+	RAISED(vcpu_open, 0, 0, -1, EBADF, FD_INVALID, HERE),
+	RAISED(vcpu_open, 0, 0, 1, ENOTTY, FD_NOT_VCPU, HERE),
+	RAISED(vcpu_open, 0, 0, 0, ENOMEM, NO_MEMORY, HERE, ENOMEM, "DUPFD"),
+	RAISED(vcpu_open, 0, 0, 0, EMFILE, FD_LIMIT, HERE, EMFILE, "DUPFD"),
+	RAISED(vcpu_open, 0, 0, 0, EINVAL, KERNEL_REFUSED, HERE, EINVAL, "DUPFD"),
+	RAISED(vcpu_open, 0, 0, 0, EIO, FORKED, HERE, EIO, "CHECK_EXTENSION, 0)"),
+	RAISED(decode, 0, 0, 8, EINVAL, OPTS_SIZE, HERE),
+	RAISED(decode, 0, 0, sizeof(struct gmem_exit), EIO, FORKED, IN_A_CHILD),
+	CHANGES(resolve, 0x11000, 0, GMEM_EXIT_TO_PRIVATE),
+	RAISED(resolve, 0x11000, 2, GMEM_EXIT_TO_PRIVATE, EINVAL, FLAGS_UNKNOWN, HERE),
+	RAISED(resolve, 0x11000, 0, GMEM_EXIT_OTHER, EINVAL, ARGUMENT, HERE),
+	RAISED(resolve, 0x11000, 0, GMEM_EXIT_RETRY, ELOOP, EXIT_STUCK, HERE),
+	RAISED(resolve, 0x11000, 0, GMEM_EXIT_MISSING, ENODATA, EXIT_MISSING, HERE),
+	RAISED(resolve, 0x11000, 0, GMEM_EXIT_GONE, EFAULT, EXIT_GONE, HERE),
+	RAISED(resolve, 0x11000, 0, GMEM_EXIT_UNKNOWN, EOPNOTSUPP, EXIT_UNKNOWN, HERE),
+	RAISED(resolve, 0x11000, 0, GMEM_EXIT_POISONED, EHWPOISON, POISONED, HERE),
+	RAISED(resolve, 0x11000, 0, GMEM_EXIT_NO_MEMORY, ENOMEM, NO_MEMORY, HERE),
+	RAISED(resolve, 0x14000, 0, GMEM_EXIT_TO_PRIVATE, EFAULT, GPA_UNMAPPED, HERE),
+	RAISED(resolve, 0x11000, 0, GMEM_EXIT_TO_PRIVATE, EIO, KERNEL_REFUSED, HERE, EIO, SET),
+	CHANGES(prefault, 0x11000, PAGE, 0),
+	RANGES(prefault, 0),
+	WIDTH(prefault, 0),
+	RAISED(prefault, 0x11000, PAGE, 0, EOPNOTSUPP, CAP_UNSUPPORTED, HERE, EOPNOTSUPP, FAULTED),
+	RAISED(prefault, 0x14000, PAGE, 0, EFAULT, GPA_UNMAPPED, HERE),
+	RAISED(prefault, 0x11000, PAGE, 0, EFAULT, EXIT_GONE, HERE, EFAULT, FAULTED),
+	RAISED(prefault, 0x11000, PAGE, 1, ECANCELED, STOPPED, HERE),
+	RAISED(prefault, 0x11000, PAGE, 0, EHWPOISON, POISONED, HERE, EHWPOISON, FAULTED),
+	RAISED(prefault, 0x11000, PAGE, 0, ENOMEM, NO_MEMORY, HERE, ENOMEM, FAULTED),
+	RAISED(prefault, 0x11000, PAGE, 0, EINVAL, KERNEL_REFUSED, HERE, EINVAL, FAULTED),
+	CHANGES(vm_prefault, 0x11000, PAGE, 1),
+	RANGES(vm_prefault, 1),
+	WIDTH(vm_prefault, 1),
+	RAISED(vm_prefault, 0x11000, PAGE, 0, EINVAL, ARGUMENT, HERE),
+	RAISED(vm_prefault, 0x11000, PAGE, 2, EINVAL, ARGUMENT, HERE),
+	RAISED(vm_prefault, 0x14000, PAGE, 1, EFAULT, GPA_UNMAPPED, HERE),
+	RAISED(stats, 0, 0, 8, EINVAL, OPTS_SIZE, HERE),
+	RAISED(stats, 0, 0, sizeof(struct gmem_stats), EIO, FORKED, IN_A_CHILD),
+	RAISED(memory, 0, 0, 8, EINVAL, OPTS_SIZE, HERE),
+	RAISED(memory, 0, 0, sizeof(struct gmem_slot_memory), EIO, FORKED, IN_A_CHILD),
+};
+/* clang-format on */
+
+static void check_raised(const struct raised *row)
+{
+	char what[64];
+	int r = row->call(row->a, row->b, row->c);
+
+	snprintf(what, sizeof(what), "row %zu", (size_t)(row - raised));
+	script_check_failure(r, row->error, row->reason, what, __FILE__, __LINE__);
+}
+
+static int check_in_callback(void *row, const struct gmem_conversion *conversion)
+{
+	(void)conversion;
+	check_raised(row);
+	return -EBUSY;
+}
+
+static void raise_in_callback(const struct raised *row)
+{
+	struct gmem_notifier_opts opts = {.sz = sizeof(opts), .prepare = check_in_callback};
+	struct gmem_notifier *notifier;
+
+	opts.data = (void *)(uintptr_t)row;
+	ck_works(gmem_vm_add_notifier(vm, &opts, &notifier));
+	ck_fails(call_convert(0x10000, PAGE, 1), EBUSY, NOTIFIER_REFUSED);
+	gmem_notifier_close(notifier);
+}
+
+START_TEST(listed_reasons)
+{
+	const struct raised *row = &raised[_i];
+	struct script_tally before, after;
+
+	start_private(row->place == ON_A_PLAIN_VM ? GMEM_FAKE_LINUX_7_3 : GMEM_FAKE_PRIVATE);
+	before = script_tally(fake);
+	if (row->part)
+		gmem_fake_fail(fake, 0, row->order, row->part);
+	if (row->undo)
+		gmem_fake_fail(fake, 0, EIO, row->undo);
+	if (row->place == IN_A_CHILD)
+		gmem_fake_enter_child(fake);
+	gmem_fake_forget(fake);
+	if (row->place == IN_A_CALLBACK)
+		raise_in_callback(row);
+	else
+		check_raised(row);
+	if (row->place == IN_A_CHILD)
+		gmem_fake_leave_child(fake);
+	if (row->part)
+		ck_assert_uint_gt(gmem_fake_recover(fake), 0);
+	else if (row->call != call_vcpu_open && row->call != call_prefault &&
+		 row->call != call_vm_prefault)
+		ck_assert_str_eq(gmem_fake_transcript(fake), "");
+	after = script_tally(fake);
+	ck_assert_mem_eq(&before, &after, sizeof(before));
+	end_private();
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("fake-refusal");
@@ -523,6 +878,7 @@ int main(void)
 	tcase_add_loop_test(tcase, replace_refuses_the_same, 0, ARRAY_SIZE(faults));
 	tcase_add_loop_test(tcase, adopt_refuses_the_same, 0, ARRAY_SIZE(faults));
 	tcase_add_test(tcase, hidden_shared_half);
+	tcase_add_loop_test(tcase, listed_reasons, 0, ARRAY_SIZE(raised));
 	suite_add_tcase(suite, tcase);
 	return harness_run(suite);
 }

@@ -6,7 +6,7 @@
 #include <pthread.h>
 #include <string.h>
 
-#define REASONS 70 /* in include/gmem.h */
+#define REASONS 77 /* in include/gmem.h */
 
 START_TEST(a_failure_leaves_reason_and_message)
 {
