@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include "raw.h"
 
+#include "../kvm/host.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/falloc.h>
@@ -12,6 +14,8 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+
+#define CALL_MICROSECONDS 500000U
 
 /* ---- The device and its VMs ---- */
 
@@ -74,6 +78,35 @@ const char *raw_missing_pre_fault(void)
 	return raw_device_cap(RAW_CAP_PRE_FAULT_MEMORY) > 0
 		       ? NULL
 		       : "this kernel has no KVM_PRE_FAULT_MEMORY";
+}
+
+/* The result of one that nobody knows, or a negative errno where it does not come back in time. */
+static int64_t try_call(void)
+{
+	int vm = raw_vm();
+	struct guest guest;
+	int64_t result;
+	uint64_t gpa;
+
+	raw_open_guest(vm, &guest);
+	guest_begin_call(&guest, UINT32_MAX, (const uint64_t[3]){0});
+	host_pester(CALL_MICROSECONDS);
+	result = guest_enter(&guest);
+	host_pester(0);
+	if (result == 0 && guest.run->exit_reason == KVM_EXIT_HLT)
+		result = guest_result(&guest, &gpa);
+	guest_close(&guest);
+	close(vm);
+	return result;
+}
+
+const char *raw_missing_calls(void)
+{
+	if (!guest_has_calls)
+		return "the tests' guest makes no hypercalls on this processor";
+	return try_call() == -RAW_CALL_UNSUPPORTED
+		       ? NULL
+		       : "this KVM does not carry out a processor's hypercalls";
 }
 
 int raw_vm(void)
@@ -154,6 +187,13 @@ int raw_set_attributes(int vm, uint64_t gpa, uint64_t size, uint64_t attributes)
 	struct raw_attributes set = {.gpa = gpa, .size = size, .attributes = attributes};
 
 	return raw_result(ioctl(vm, RAW_SET_ATTRIBUTES, &set));
+}
+
+int raw_enable_hypercalls(int vm, uint64_t calls)
+{
+	struct kvm_enable_cap enable = {.cap = RAW_CAP_EXIT_HYPERCALL, .args = {calls}};
+
+	return raw_result(ioctl(vm, KVM_ENABLE_CAP, &enable));
 }
 
 int raw_pre_fault(int vcpu, struct raw_pre_fault *range)

@@ -15,6 +15,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#define RAW_CAP_EXIT_HYPERCALL	   201
 #define RAW_CAP_USER_MEMORY2	   231
 #define RAW_CAP_MEMORY_FAULT_INFO  232
 #define RAW_CAP_MEMORY_ATTRIBUTES  233
@@ -42,6 +43,14 @@
 #define RAW_PAGE_WRITTEN	   (UINT64_C(1) << 1) /* PAGEMAP_SCAN */
 #define RAW_PAGE_PRESENT	   (UINT64_C(1) << 3)
 #define RAW_PAGE_SWAPPED	   (UINT64_C(1) << 4)
+
+/* Hypercalls of x86: a number, what it may ask for, and KVM's own errors. */
+#define RAW_MAP_GPA_RANGE    UINT64_C(12)
+#define RAW_RANGE_PRIVATE    UINT64_C(16)
+#define RAW_CALLS_MAP	     (UINT64_C(1) << RAW_MAP_GPA_RANGE) /* of the capability */
+#define RAW_CALL_LONG_MODE   UINT64_C(1)
+#define RAW_CALL_INVALID     22
+#define RAW_CALL_UNSUPPORTED 1000
 
 /* Where tests put things in the guest. */
 #define RAW_CODE      UINT64_C(0x10000)
@@ -92,6 +101,14 @@ struct raw_memory_fault {
 	uint64_t size;
 };
 
+/* What struct kvm_run holds of a KVM_EXIT_HYPERCALL; `flags` is `longmode` in older headers. */
+struct raw_hypercall {
+	uint64_t number;
+	uint64_t args[6];
+	uint64_t ret;
+	uint64_t flags;
+};
+
 /* The types of VMs of x86. Every architecture has the first. */
 enum raw_vm_type {
 	RAW_VM_DEFAULT,
@@ -115,6 +132,9 @@ const char *raw_missing_type(unsigned int type);
 
 /* Why no KVM_PRE_FAULT_MEMORY, or NULL. Only after raw_missing() said NULL. */
 const char *raw_missing_pre_fault(void);
+
+/* Why the tests' guest makes no hypercalls here, or NULL. Only after raw_missing() said NULL. */
+const char *raw_missing_calls(void);
 
 /* A VM's descriptor, or a negative errno. */
 int raw_vm_of_type(unsigned int type);
@@ -145,6 +165,9 @@ int raw_delete(int vm, uint32_t slot);
 int raw_try(int vm, const struct raw_region *region);
 
 int raw_set_attributes(int vm, uint64_t gpa, uint64_t size, uint64_t attributes);
+
+/* KVM_ENABLE_CAP of hypercalls that shall exit, a bit each. */
+int raw_enable_hypercalls(int vm, uint64_t calls);
 
 /* What is left to do stays in the range. */
 int raw_pre_fault(int vcpu, struct raw_pre_fault *range);
@@ -258,6 +281,7 @@ bool raw_may_lose_machine(void);
 #define NEED_TYPE(type)	  NEED(raw_missing_type(type))
 #define NEED_THROW_AWAY() NEED(raw_may_lose_machine() ? NULL : RAW_NO_THROW_AWAY)
 #define NEED_SHARED(vm)	  NEED(raw_has_shared(vm) ? NULL : RAW_NO_SHARED)
+#define NEED_CALLS()	  NEED(raw_missing_calls())
 #define NEED_PRE_FAULT()  NEED(raw_missing_pre_fault())
 
 #endif

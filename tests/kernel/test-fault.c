@@ -9,6 +9,7 @@
 #include "suites.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -253,6 +254,37 @@ START_TEST(early_failures_keep_an_old_exit_reason)
 	ck_assert_int_eq(host_run_child(run_in_child, &machine.guest.fd), 0);
 	ck_assert_uint_eq(run->exit_reason, RAW_EXIT_MEMORY_FAULT);
 	close_machine(&machine);
+}
+END_TEST
+
+/*
+ * By which a vCPU's descriptor can be told from others before it is used as one. Its version would
+ * not do: of that a VM of arm64 says the same.
+ */
+START_TEST(capabilities_are_einval_of_a_vcpu_alone)
+{
+	int device, vm, vcpu, file;
+
+	NEED_KVM();
+	device = open(harness_kvm_device(), O_RDWR | O_CLOEXEC);
+	ck_assert_int_ge(device, 0);
+	vm = raw_vm();
+	vcpu = ioctl(vm, KVM_CREATE_VCPU, 0UL);
+	ck_assert_int_ge(vcpu, 0);
+	file = open("/dev/null", O_RDWR | O_CLOEXEC);
+	ck_assert_int_ge(file, 0);
+	ck_assert_int_ge(raw_cap(device, 0), 0);
+	ck_assert_int_ge(raw_cap(vm, 0), 0);
+	ck_assert_int_eq(raw_cap(vcpu, 0), -EINVAL);
+	ck_assert_int_eq(raw_cap(file, 0), -ENOTTY);
+	ck_assert_int_eq(ioctl(device, KVM_GET_API_VERSION, 0UL), 12);
+	ck_assert_int_eq(raw_result(ioctl(vcpu, KVM_GET_API_VERSION, 0UL)), -EINVAL);
+	harness_note("version of a VM: %s",
+		     raw_word(raw_result(ioctl(vm, KVM_GET_API_VERSION, 0UL))));
+	close(file);
+	close(vcpu);
+	close(vm);
+	close(device);
 }
 END_TEST
 
@@ -506,6 +538,47 @@ START_TEST(pre_fault_of_a_file_that_is_gone_is_efault)
 }
 END_TEST
 
+/*
+ * A failure leaves an exit in struct kvm_run, as if the guest had run: what was there of the
+ * guest's last exit is lost.
+ */
+START_TEST(pre_fault_that_fails_may_write_an_exit)
+{
+	struct raw_pre_fault range = {.gpa = RAW_GPA, .size = PAGES * PAGE};
+	struct machine machine;
+	unsigned char *map;
+
+	if (!open_pre_fault_memfd(&machine, &map))
+		return;
+	munmap(map, PAGES * PAGE);
+	forget_exit(&machine);
+	ck_assert_int_eq(raw_pre_fault(machine.guest.fd, &range), -EFAULT);
+	if (machine.guest.run->exit_reason != KVM_EXIT_HLT)
+		raw_assert_memory_fault(&machine.guest, RAW_GPA, 0);
+	harness_note("%s", machine.guest.run->exit_reason == KVM_EXIT_HLT
+				   ? "as it was"
+				   : "KVM_EXIT_MEMORY_FAULT");
+	close_machine(&machine);
+}
+END_TEST
+
+START_TEST(pre_fault_that_succeeds_writes_no_exit)
+{
+	struct raw_pre_fault range = {.gpa = RAW_GPA, .size = PAGES * PAGE};
+	struct kvm_run before;
+	struct machine machine;
+	unsigned char *map;
+
+	if (!open_pre_fault_memfd(&machine, &map))
+		return;
+	forget_exit(&machine);
+	memcpy(&before, machine.guest.run, sizeof(before));
+	ck_assert_int_eq(raw_pre_fault(machine.guest.fd, &range), 0);
+	ck_assert_int_eq(memcmp(machine.guest.run, &before, sizeof(before)), 0);
+	close_machine(&machine);
+}
+END_TEST
+
 /* Private or shared is what the attribute says when the call is made. */
 START_TEST(pre_fault_follows_the_attribute)
 {
@@ -556,6 +629,7 @@ static void add_exits(Suite *suite)
 	KERNEL_LOOP(shared_access_once_the_file_is_gone_exits_without_a_flag, 0, 2);
 	KERNEL_LOOP(plain_memory_that_is_gone_is_efault_alone, 0, 2);
 	KERNEL_TEST(early_failures_keep_an_old_exit_reason);
+	KERNEL_TEST(capabilities_are_einval_of_a_vcpu_alone);
 }
 
 static void add_pre_fault(Suite *suite)
@@ -570,6 +644,8 @@ static void add_pre_fault(Suite *suite)
 	KERNEL_TEST(pre_fault_that_signals_interrupt_goes_on_where_it_was);
 	KERNEL_LOOP(pre_fault_of_plain_memory_works_until_it_is_gone, 0, 2);
 	KERNEL_TEST(pre_fault_of_a_file_that_is_gone_is_efault);
+	KERNEL_TEST(pre_fault_that_fails_may_write_an_exit);
+	KERNEL_TEST(pre_fault_that_succeeds_writes_no_exit);
 	KERNEL_TEST(pre_fault_follows_the_attribute);
 	KERNEL_LOOP(pre_fault_of_private_memory_that_is_not_there_is_efault, 0, 2);
 }

@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -524,6 +525,268 @@ START_TEST(guest_memfd_with_mmap_holds_both_halves)
 }
 END_TEST
 
+/* ---- Attributes beside a running guest ---- */
+
+/* A guest that waits for a word to become other than 0. */
+struct waiter {
+	struct guest *guest;
+	uint64_t gpa;
+	uint32_t value;
+	int reason;
+};
+
+static void *wait_for_word(void *data)
+{
+	struct waiter *waiter = data;
+
+	/* A fault that crosses the change can still ask for the old kind: then it is an exit. */
+	do
+		waiter->reason = guest_await(waiter->guest, waiter->gpa, &waiter->value);
+	while (waiter->reason == -EFAULT &&
+	       waiter->guest->run->exit_reason == RAW_EXIT_MEMORY_FAULT);
+	return NULL;
+}
+
+/* The guest loops over a shared page until the attribute gives it the private one instead. */
+START_TEST(attribute_reaches_a_vcpu_that_is_running)
+{
+	struct halves halves;
+	struct waiter waiter;
+	pthread_t thread;
+
+	NEED_GUEST();
+	NEED_TYPE(RAW_VM_SW_PROTECTED);
+	open_halves(&halves, 0);
+	set_private(&halves, 1, true);
+	store(&halves, 1, 7);
+	set_private(&halves, 1, false);
+	waiter = (struct waiter){.guest = &halves.guest, .gpa = RAW_GPA + halves.page};
+	ck_assert_int_eq(pthread_create(&thread, NULL, wait_for_word, &waiter), 0);
+	usleep(20000);
+	/* Other pages first, and this one in part of a range. */
+	set_private(&halves, 3, true);
+	ck_assert_int_eq(
+		raw_set_attributes(halves.vm, RAW_GPA, 2 * halves.page, RAW_ATTRIBUTE_PRIVATE), 0);
+	pthread_join(thread, NULL);
+	ck_assert_int_eq(waiter.reason, KVM_EXIT_HLT);
+	ck_assert_uint_eq(waiter.value, 7);
+	close_halves(&halves);
+}
+END_TEST
+
+/* ---- The hypercall that asks for private memory ---- */
+
+/* A VM and a guest to make hypercalls in it. */
+struct caller {
+	int vm;
+	struct guest guest;
+};
+
+/* Opens one of a type whose hypercalls of these numbers exit, or skips the test. */
+static bool open_caller(struct caller *caller, unsigned int type, uint64_t calls)
+{
+	const char *missing = raw_missing_type(type);
+
+	if (!missing)
+		missing = raw_missing_calls();
+	if (!missing && raw_device_cap(RAW_CAP_EXIT_HYPERCALL) <= 0)
+		missing = "this kernel does not let hypercalls exit";
+	if (missing) {
+		harness_skip("%s", missing);
+		return false;
+	}
+	caller->vm = raw_vm_of_type(type);
+	ck_assert_int_ge(caller->vm, 0);
+	if (calls)
+		ck_assert_int_eq(raw_enable_hypercalls(caller->vm, calls), 0);
+	raw_open_guest(caller->vm, &caller->guest);
+	return true;
+}
+
+static void close_caller(struct caller *caller)
+{
+	guest_close(&caller->guest);
+	close(caller->vm);
+}
+
+static int64_t result_of(const struct caller *caller)
+{
+	uint64_t gpa;
+
+	ck_assert_uint_eq(caller->guest.run->exit_reason, KVM_EXIT_HLT);
+	return guest_result(&caller->guest, &gpa);
+}
+
+/* What a guest gets for a call of which userspace is not told. */
+static int64_t call_in_vain(struct caller *caller, uint64_t number, const uint64_t args[3])
+{
+	guest_begin_call(&caller->guest, number, args);
+	ck_assert_int_eq(guest_enter(&caller->guest), 0);
+	return result_of(caller);
+}
+
+static struct raw_hypercall call(struct caller *caller, const uint64_t args[3])
+{
+	struct raw_hypercall told;
+
+	memset(&caller->guest.run->hw, 0xa5, sizeof(told));
+	guest_begin_call(&caller->guest, RAW_MAP_GPA_RANGE, args);
+	ck_assert_int_eq(guest_enter(&caller->guest), 0);
+	ck_assert_uint_eq(caller->guest.run->exit_reason, KVM_EXIT_HYPERCALL);
+	memcpy(&told, &caller->guest.run->hw, sizeof(told));
+	return told;
+}
+
+static int64_t answer(struct caller *caller, uint64_t ret)
+{
+	struct raw_hypercall told;
+
+	memcpy(&told, &caller->guest.run->hw, sizeof(told));
+	told.ret = ret;
+	memcpy(&caller->guest.run->hw, &told, sizeof(told));
+	ck_assert_int_eq(guest_enter(&caller->guest), 0);
+	return result_of(caller);
+}
+
+START_TEST(hypercall_of_a_range_is_unknown_until_enabled)
+{
+	const uint64_t args[3] = {RAW_GPA, 1, RAW_RANGE_PRIVATE};
+	struct caller caller;
+
+	if (!open_caller(&caller, (unsigned int)_i, 0))
+		return;
+	ck_assert_int_eq(call_in_vain(&caller, RAW_MAP_GPA_RANGE, args), -RAW_CALL_UNSUPPORTED);
+	ck_assert_int_eq(raw_enable_hypercalls(caller.vm, RAW_CALLS_MAP), 0);
+	call(&caller, args);
+	ck_assert_int_eq(answer(&caller, 0), 0);
+	ck_assert_int_eq(call_in_vain(&caller, 99, args), -RAW_CALL_UNSUPPORTED);
+	ck_assert_int_eq(raw_enable_hypercalls(caller.vm, 0), 0);
+	ck_assert_int_eq(call_in_vain(&caller, RAW_MAP_GPA_RANGE, args), -RAW_CALL_UNSUPPORTED);
+	close_caller(&caller);
+}
+END_TEST
+
+START_TEST(hypercalls_of_the_capability_and_no_others_can_be_enabled)
+{
+	struct kvm_enable_cap enable = {
+		.cap = RAW_CAP_EXIT_HYPERCALL, .flags = 1, .args = {RAW_CALLS_MAP}};
+	int vm, cap;
+
+	NEED_KVM();
+	vm = raw_vm();
+	cap = raw_cap(vm, RAW_CAP_EXIT_HYPERCALL);
+	if (cap <= 0)
+		SKIP("this kernel does not let hypercalls exit");
+	ck_assert_uint_eq((uint64_t)cap & RAW_CALLS_MAP, RAW_CALLS_MAP);
+	for (unsigned int bit = 0; bit < 64; bit++)
+		ck_assert_int_eq(raw_enable_hypercalls(vm, UINT64_C(1) << bit),
+				 bit < 31 && cap >> bit & 1 ? 0 : -EINVAL);
+	ck_assert_int_eq(raw_result(ioctl(vm, KVM_ENABLE_CAP, &enable)), -EINVAL);
+	close(vm);
+}
+END_TEST
+
+/* KVM passes on what it does not check: where memory is, and what the attributes mean. */
+static const uint64_t passed_on[][3] = {
+	{RAW_GPA, 1, RAW_RANGE_PRIVATE},
+	{RAW_GPA, 1, 0},
+	{RAW_NOWHERE, UINT64_C(1) << 20, RAW_RANGE_PRIVATE},
+	{0, UINT64_C(1) << 52, RAW_RANGE_PRIVATE}, /* 2^64 bytes */
+	{0, UINT64_MAX, RAW_RANGE_PRIVATE},
+	{~UINT64_C(4095), 1, RAW_RANGE_PRIVATE}, /* to 2^64 */
+	{~UINT64_C(4095), 2, RAW_RANGE_PRIVATE}, /* past 2^64, in bytes */
+	{RAW_GPA, 1, UINT64_MAX},
+	{RAW_GPA, 1, 7},
+	{RAW_GPA, 1, UINT64_C(1) << 63},
+};
+
+START_TEST(hypercall_exit_tells_what_the_guest_gave)
+{
+	struct raw_hypercall told;
+	struct caller caller;
+
+	if (!open_caller(&caller, (unsigned int)_i, RAW_CALLS_MAP))
+		return;
+	for (size_t i = 0; i < sizeof(passed_on) / sizeof(passed_on[0]); i++) {
+		told = call(&caller, passed_on[i]);
+		ck_assert_uint_eq(told.number, RAW_MAP_GPA_RANGE);
+		ck_assert_int_eq(memcmp(told.args, passed_on[i], sizeof(passed_on[i])), 0);
+		ck_assert_uint_eq(told.flags, RAW_CALL_LONG_MODE);
+		ck_assert_int_eq(answer(&caller, 0), 0);
+	}
+	close_caller(&caller);
+}
+END_TEST
+
+/* Before Linux 6.13 ret was what an exit before had left there. */
+START_TEST(hypercall_is_answered_with_what_userspace_writes)
+{
+	static const int64_t answers[] = {0, -RAW_CALL_INVALID, -RAW_CALL_UNSUPPORTED, 1,
+					  INT64_MIN};
+	const uint64_t args[3] = {RAW_GPA, 1, RAW_RANGE_PRIVATE};
+	struct caller caller;
+	uint64_t preset;
+
+	if (!open_caller(&caller, (unsigned int)_i, RAW_CALLS_MAP))
+		return;
+	preset = call(&caller, args).ret;
+	ck_assert_int_eq(guest_enter(&caller.guest), 0);
+	ck_assert_uint_eq((uint64_t)result_of(&caller), preset);
+	for (size_t i = 0; i < sizeof(answers) / sizeof(answers[0]); i++) {
+		call(&caller, args);
+		ck_assert_int_eq(answer(&caller, (uint64_t)answers[i]), answers[i]);
+	}
+	harness_note("%s", preset ? "ret is left over" : "ret is 0 before");
+	close_caller(&caller);
+}
+END_TEST
+
+/* The first page of guest addresses counted in pages is 0, and the last 2^64 - 1. */
+START_TEST(hypercall_is_refused_by_kvm_where_its_range_is_none)
+{
+	static const uint64_t refused[][3] = {
+		{RAW_GPA + 1, 1, RAW_RANGE_PRIVATE},  {RAW_GPA + 2048, 1, 0},
+		{RAW_GPA, 0, RAW_RANGE_PRIVATE},      {RAW_GPA, UINT64_MAX, RAW_RANGE_PRIVATE},
+		{~UINT64_C(4095), UINT64_MAX - 1, 0},
+	};
+	struct caller caller;
+
+	if (!open_caller(&caller, (unsigned int)_i, RAW_CALLS_MAP))
+		return;
+	for (size_t i = 0; i < sizeof(refused) / sizeof(refused[0]); i++)
+		ck_assert_int_eq(call_in_vain(&caller, RAW_MAP_GPA_RANGE, refused[i]),
+				 -RAW_CALL_INVALID);
+	close_caller(&caller);
+}
+END_TEST
+
+/* The whole of it, as a VMM without a library does it. */
+START_TEST(hypercall_can_convert_the_page_it_names)
+{
+	uint64_t args[3] = {RAW_GPA, 1, RAW_RANGE_PRIVATE};
+	struct caller caller;
+	unsigned char *memory;
+	int fd;
+
+	if (!open_caller(&caller, RAW_VM_SW_PROTECTED, RAW_CALLS_MAP))
+		return;
+	memory = raw_map(-1, 0, PAGES * raw_page());
+	fd = raw_add_memfd(caller.vm, PAGES * raw_page(), 0, memory);
+	ck_assert_int_eq(guest_store(&caller.guest, RAW_GPA, 5), KVM_EXIT_HLT);
+	for (int round = 0; round < 2; round++) {
+		struct raw_hypercall told = call(&caller, args);
+
+		raw_set_private(caller.vm, told.args[0], told.args[2] & RAW_RANGE_PRIVATE);
+		ck_assert_int_eq(answer(&caller, 0), 0);
+		ck_assert_int_eq(guest_store(&caller.guest, RAW_GPA, 6), KVM_EXIT_HLT);
+		ck_assert_uint_eq(memory[0], round ? 6 : 5);
+		args[2] = 0;
+	}
+	close(fd);
+	close_caller(&caller);
+}
+END_TEST
+
 /* ---- The host and private memory ---- */
 
 START_TEST(private_memory_without_mmap_cannot_be_mapped)
@@ -702,6 +965,18 @@ static void add_guest(Suite *suite)
 	KERNEL_TEST(punch_leaves_the_shared_half_alone);
 	KERNEL_TEST(allocated_private_page_reads_zero);
 	KERNEL_TEST(guest_memfd_with_mmap_holds_both_halves);
+	KERNEL_TEST(attribute_reaches_a_vcpu_that_is_running);
+}
+
+static void add_hypercall(Suite *suite)
+{
+	kernel_case(suite, "private-hypercall");
+	KERNEL_LOOP(hypercall_of_a_range_is_unknown_until_enabled, 0, 2);
+	KERNEL_TEST(hypercalls_of_the_capability_and_no_others_can_be_enabled);
+	KERNEL_LOOP(hypercall_exit_tells_what_the_guest_gave, 0, 2);
+	KERNEL_LOOP(hypercall_is_answered_with_what_userspace_writes, 0, 2);
+	KERNEL_LOOP(hypercall_is_refused_by_kvm_where_its_range_is_none, 0, 2);
+	KERNEL_TEST(hypercall_can_convert_the_page_it_names);
 }
 
 static void add_host(Suite *suite)
@@ -721,6 +996,7 @@ Suite *kernel_private_suite(void)
 	add_types(suite);
 	add_attributes(suite);
 	add_guest(suite);
+	add_hypercall(suite);
 	add_host(suite);
 	return suite;
 }

@@ -10,6 +10,8 @@ extern const unsigned char guest_code_store[];
 extern const unsigned char guest_code_load[];
 extern const unsigned char guest_code_count[];
 extern const unsigned char guest_code_await[];
+extern const unsigned char guest_code_call[];
+extern const unsigned char guest_code_work[];
 
 /* The result of guest_machine_exit() for an exit that means nothing. */
 #define GUEST_GOES_ON (-1)

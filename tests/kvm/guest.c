@@ -9,7 +9,12 @@
 
 void guest_open(struct guest *guest, int vm_fd, uint64_t code)
 {
-	int fd = ioctl(vm_fd, KVM_CREATE_VCPU, 0UL);
+	guest_open_vcpu(guest, vm_fd, 0, code);
+}
+
+void guest_open_vcpu(struct guest *guest, int vm_fd, unsigned int id, uint64_t code)
+{
+	int fd = ioctl(vm_fd, KVM_CREATE_VCPU, (unsigned long)id);
 	void *run;
 
 	if (fd < 0)
@@ -37,14 +42,20 @@ static void finish_mmio(struct guest *guest)
 	guest->run->immediate_exit = 0;
 }
 
+int guest_enter(struct guest *guest)
+{
+	return ioctl(guest->fd, KVM_RUN, 0UL) < 0 ? -errno : 0;
+}
+
 static int run(struct guest *guest, const unsigned char *routine, uint64_t gpa, uint32_t value)
 {
-	int reason;
+	int reason, r;
 
 	guest_machine_enter(guest, (uintptr_t)routine - (uintptr_t)guest_code, gpa, value);
 	do {
-		if (ioctl(guest->fd, KVM_RUN, 0UL) < 0)
-			return -errno;
+		r = guest_enter(guest);
+		if (r < 0)
+			return r;
 		reason = guest_machine_exit(guest);
 	} while (reason == GUEST_GOES_ON);
 	if (guest->run->exit_reason == KVM_EXIT_MMIO)
