@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The guest on arm64: position-independent code without stack, data or interrupts. hello-guest.c
- * copies it into guest memory, starts it at its first byte, and passes in registers:
+ * The guest on arm64. hello-guest.c passes in registers:
  *
  *   x8   address of the memory to test
  *   x9   its length in pages
@@ -10,16 +9,10 @@
  *   x12  address of the memory that must read as zeros in the last step
  *   x13  its length in pages
  *   x14  words in a page
- *   x15  address of port 0
+ *   x15  address of port 0, from cpu-arm64.c
  */
 #include "hello-guest.h"
-
-	.section .rodata
-	.balign 16
-	.globl hello_guest_begin
-	.globl hello_guest_end
-	.hidden hello_guest_begin
-	.hidden hello_guest_end
+#include "guest.S"
 
 /* Count the page that was just done in x2, and tell the VMM of it now and then. */
 	.macro count_page
@@ -42,7 +35,7 @@
 	str	w1, [x15, #\high]
 	.endm
 
-hello_guest_begin:
+	guest_begin hello_guest
 	/* Fill: all words of a page get the page's own value. */
 	mov	x0, x8
 	mov	x1, x10
@@ -106,7 +99,7 @@ zeros_word:
 	cmp	x2, x13
 	b.ne	zeros_page
 	step_done GUEST_STEP_ZEROS
-	b	turn_off
+	b	guest_halt
 
 	/* The load has gone one word past the wrong one. Say where and what it is. */
 wrong:
@@ -114,14 +107,6 @@ wrong:
 	str	w0, [x15, #GUEST_PORT_WRONG]
 	mov	x1, x4
 	send	GUEST_PORT_FOUND_LOW, GUEST_PORT_FOUND_HIGH
-	b	turn_off
+	b	guest_halt
 
-	/* Exceptions come here, for VBAR_EL1 is the first byte. There are none in a good run. */
-	.org	hello_guest_begin + 0x200
-turn_off:
-	movz	w0, #0x8400, lsl #16	/* SYSTEM_OFF of PSCI */
-	movk	w0, #0x0008
-	hvc	#0
-hello_guest_end:
-
-	.section .note.GNU-stack, "", %progbits
+	guest_end hello_guest

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The guest on x86-64: position-independent code without stack, data or interrupts. hello-guest.c
- * copies it into guest memory, starts it at its first byte, and passes in registers:
+ * The guest on x86-64. hello-guest.c passes in registers:
  *
  *   r8   address of the memory to test
  *   r9   its length in pages
@@ -15,13 +14,7 @@
  * cheap way to touch much memory then: one instruction does a page.
  */
 #include "hello-guest.h"
-
-	.section .rodata
-	.balign 16
-	.globl hello_guest_begin
-	.globl hello_guest_end
-	.hidden hello_guest_begin
-	.hidden hello_guest_end
+#include "guest.S"
 
 /* Count the page that was just done in rbx, and tell the VMM of it now and then. Keeps rax. */
 	.macro count_page
@@ -29,24 +22,24 @@
 	test	$(GUEST_REPORT_PAGES - 1), %ebx
 	jnz	.Lquiet\@
 	xchg	%rax, %rbx
-	out	%eax, $GUEST_PORT_PROGRESS
+	say	GUEST_PORT_PROGRESS
 	xchg	%rax, %rbx
 .Lquiet\@:
 	.endm
 
 	.macro step_done step
 	mov	$\step, %eax
-	out	%eax, $GUEST_PORT_STEP_DONE
+	say	GUEST_PORT_STEP_DONE
 	.endm
 
 	/* Send rax, low half first. Loses rax. */
 	.macro send low, high
-	out	%eax, $\low
+	say	\low
 	shr	$32, %rax
-	out	%eax, $\high
+	say	\high
 	.endm
 
-hello_guest_begin:
+	guest_begin hello_guest
 	cld
 
 	/* Fill: all words of a page get the page's own value. */
@@ -102,16 +95,14 @@ zeros_page:
 	cmp	%r13, %rbx
 	jne	zeros_page
 	step_done GUEST_STEP_ZEROS
-	hlt
+	jmp	guest_halt
 
 	/* scasq has gone one word past the wrong one. Read it again; say where and what it is. */
 wrong:
 	sub	$8, %rdi
 	mov	%edi, %eax
-	out	%eax, $GUEST_PORT_WRONG
+	say	GUEST_PORT_WRONG
 	mov	(%rdi), %rax
 	send	GUEST_PORT_FOUND_LOW, GUEST_PORT_FOUND_HIGH
-	hlt
-hello_guest_end:
 
-	.section .note.GNU-stack, "", @progbits
+	guest_end hello_guest

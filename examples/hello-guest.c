@@ -5,11 +5,12 @@
  *
  *   make_memory()  VM, guest_memfd, mapping, slot
  *   write_guest()  page tables and code, written by guest address
- *   make_vcpu()    a vCPU; its registers are in hello-guest-x86.c and hello-guest-arm64.c
+ *   make_vcpu()    a vCPU; more of it is in cpu.c, cpu-x86.c and cpu-arm64.c
  *   run_guest()    each exit of KVM_RUN, and what it means
  *   discard()      memory taken back while the guest lives
  */
-#include "hello-cpu.h"
+#include "cpu.h"
+#include "example.h"
 #include "hello-guest.h"
 #include "picture.h"
 
@@ -27,18 +28,13 @@
 #include <time.h>
 #include <unistd.h>
 
-enum {
-	EXIT_RIGHT = 0,
-	EXIT_WRONG = 1,	    /* wrong memory, or the run failed */
-	EXIT_USAGE = 2,	    /* the command line */
-	EXIT_UNUSABLE = 77, /* no KVM, or no guest_memfd that can be mapped */
-};
+#define MIN_MIB	    4
+#define MAX_MIB	    1024 /* what the page tables map */
+#define DEFAULT_MIB 64
 
-#define MIB	       (UINT64_C(1) << 20)
-#define MIN_MIB	       4
-#define MAX_MIB	       1024 /* what the page tables map */
-#define DEFAULT_MIB    64
-#define DEFAULT_DEVICE "/dev/kvm"
+/* The guest's code, see hello-guest-x86.S or hello-guest-arm64.S. */
+extern const unsigned char hello_guest_begin[];
+extern const unsigned char hello_guest_end[];
 
 /* Below this guest address only tables and code are used. */
 #define TEST_GPA (2 * MIB)
@@ -46,7 +42,7 @@ enum {
 /* From page to page the value grows by this odd number, so that no two pages hold the same. */
 #define VALUE_STEP UINT64_C(0x9e3779b97f4a7c15)
 
-struct options {
+struct hello_options {
 	const char *device;
 	uint64_t seed;
 	uint64_t ram; /* bytes */
@@ -54,16 +50,13 @@ struct options {
 };
 
 struct machine {
-	const struct options *options;
+	const struct hello_options *options;
 	struct gmem_vm *vm;
 	struct gmem_memfd *memfd;
 	struct gmem_map *map;
 	struct gmem_slot *slot;
-	int kvm_fd;
-	int vcpu_fd;
-	struct kvm_run *run;
-	size_t run_size;
-	size_t page; /* bytes */
+	struct cpu cpu;
+	uint64_t page; /* bytes */
 
 	/* Guest addresses: what the guest fills, and within it what the host discards. */
 	uint64_t test_size;
@@ -91,68 +84,6 @@ static const char *const step_meanings[GUEST_STEP_COUNT] = {
 };
 
 /* ---- Messages ----------------------------------------------------------------------------- */
-
-static int fail_errno(const char *what)
-{
-	fprintf(stderr, "hello-guest: %s: %s\n", what, strerror(errno));
-	return EXIT_WRONG;
-}
-
-static int fail_gmem(const char *what)
-{
-	fprintf(stderr, "hello-guest: %s: %s\n", what, gmem_error_get_message());
-	return EXIT_WRONG;
-}
-
-/* What helps where the machine, and not the program, is at fault; NULL for other failures. */
-static const char *remedy(enum gmem_reason reason)
-{
-	switch (reason) {
-	case GMEM_REASON_KVM_NO_DEVICE:
-		return "load the module: modprobe kvm_intel, or kvm_amd; in a virtual machine or "
-		       "container, let its host pass virtualization on";
-	case GMEM_REASON_KVM_NO_PERMISSION:
-		return "join the device's group (sudo usermod -aG kvm $USER), and log in again";
-	case GMEM_REASON_KVM_NO_HARDWARE:
-		return "switch virtualization on in the firmware, then load the module";
-	case GMEM_REASON_KVM_NOT_KVM:
-		return "name a KVM device with --device";
-	case GMEM_REASON_KVM_BLOCKED:
-		return "run it without the filter (seccomp, container profile) that forbids KVM";
-	case GMEM_REASON_KERNEL_TOO_OLD:
-	case GMEM_REASON_CAP_UNSUPPORTED:
-	case GMEM_REASON_FLAGS_UNSUPPORTED:
-	case GMEM_REASON_VM_TYPE:
-		return "run Linux 6.18 or later, built with CONFIG_KVM_GUEST_MEMFD";
-	default:
-		return NULL;
-	}
-}
-
-/* For the calls that fail where KVM or guest_memfd is missing. */
-static int fail_machine(const char *what)
-{
-	const char *help = remedy(gmem_error_get_reason());
-
-	fail_gmem(what);
-	if (!help)
-		return EXIT_WRONG;
-	fprintf(stderr, "what to do: %s\n`gmem probe` tells more.\n", help);
-	return EXIT_UNUSABLE;
-}
-
-static double now(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
-}
-
-static double to_mib(uint64_t bytes)
-{
-	return (double)bytes / (double)MIB;
-}
 
 /* How far the guest is, on a terminal only. */
 static void show_progress(const struct machine *m, uint64_t pages)
@@ -215,13 +146,12 @@ static void complain(const struct machine *m, uint64_t gpa, uint64_t expected, u
 {
 	uint64_t page = gpa - gpa % m->page;
 
-	fprintf(stderr,
-		"hello-guest: wrong memory, found by the %s: page %" PRIu64 " (gpa 0x%" PRIx64
-		"), byte %" PRIu64 ":\n"
-		"  expected 0x%016" PRIx64 "\n"
-		"  found    0x%016" PRIx64 "\n"
-		"  differs  0x%016" PRIx64 "\n",
-		who, page / m->page, page, gpa - page, expected, found, expected ^ found);
+	fail("wrong memory, found by the %s: page %" PRIu64 " (gpa 0x%" PRIx64 "), byte %" PRIu64
+	     ":\n"
+	     "  expected 0x%016" PRIx64 "\n"
+	     "  found    0x%016" PRIx64 "\n"
+	     "  differs  0x%016" PRIx64,
+	     who, page / m->page, page, gpa - page, expected, found, expected ^ found);
 }
 
 static int compare_sums(const struct machine *m)
@@ -232,10 +162,8 @@ static int compare_sums(const struct machine *m)
 		printf("  %-8s    0x%016" PRIx64 "   guest and host agree\n", "checksum", sum);
 		return EXIT_RIGHT;
 	}
-	fprintf(stderr,
-		"hello-guest: wrong memory: the guest's checksum is 0x%016" PRIx64
-		", the host's 0x%016" PRIx64 "\n",
-		m->sum, sum);
+	fail("wrong memory: the guest's checksum is 0x%016" PRIx64 ", the host's 0x%016" PRIx64,
+	     m->sum, sum);
 	for (uint64_t gpa = TEST_GPA; gpa < TEST_GPA + m->test_size; gpa += m->page) {
 		if (*host_word(m, gpa) != expected_value(m, gpa)) {
 			complain(m, gpa, expected_value(m, gpa), *host_word(m, gpa), "host");
@@ -311,47 +239,24 @@ static int write_guest(struct machine *m)
 
 static int make_vcpu(struct machine *m)
 {
-	struct task task = {
-		.test_gpa = TEST_GPA,
-		.test_pages = m->test_size / m->page,
-		.first_value = expected_value(m, TEST_GPA),
-		.value_step = VALUE_STEP,
-		.zeros_gpa = m->discard_gpa,
-		.zeros_pages = m->discard_size / 2 / m->page,
-		.page_words = m->page / 8,
+	const uint64_t arguments[CPU_ARGUMENTS] = {
+		TEST_GPA,
+		m->test_size / m->page,
+		expected_value(m, TEST_GPA),
+		VALUE_STEP,
+		m->discard_gpa,
+		m->discard_size / 2 / m->page,
+		m->page / sizeof(uint64_t),
 	};
-	const char *failed;
-	int size;
 
 	/* The library has opened the device too, but keeps its descriptor to itself. */
-	m->kvm_fd = open(m->options->device, O_RDWR | O_CLOEXEC);
-	if (m->kvm_fd < 0)
-		return fail_errno(m->options->device);
-	m->vcpu_fd = ioctl(gmem_vm_get_fd(m->vm), KVM_CREATE_VCPU, 0);
-	if (m->vcpu_fd < 0)
-		return fail_errno("KVM_CREATE_VCPU");
-	size = ioctl(m->kvm_fd, KVM_GET_VCPU_MMAP_SIZE, 0);
-	if (size < 0)
-		return fail_errno("KVM_GET_VCPU_MMAP_SIZE");
-	m->run_size = (size_t)size;
-	m->run = mmap(NULL, m->run_size, PROT_READ | PROT_WRITE, MAP_SHARED, m->vcpu_fd, 0);
-	if (m->run == MAP_FAILED) {
-		m->run = NULL;
-		return fail_errno("cannot map the vCPU");
-	}
-	failed = cpu_init(m->kvm_fd, gmem_vm_get_fd(m->vm), m->vcpu_fd, &task);
-	return failed ? fail_errno(failed) : EXIT_RIGHT;
+	return cpu_open(&m->cpu, m->options->device, gmem_vm_get_fd(m->vm), arguments);
 }
 
 /* The reverse of the order in which things were made. The library would accept any order. */
 static void close_machine(struct machine *m)
 {
-	if (m->run)
-		munmap(m->run, m->run_size);
-	if (m->vcpu_fd >= 0)
-		close(m->vcpu_fd);
-	if (m->kvm_fd >= 0)
-		close(m->kvm_fd);
+	cpu_close(&m->cpu);
 	gmem_slot_close(m->slot);
 	gmem_map_close(m->map);
 	gmem_memfd_close(m->memfd);
@@ -385,8 +290,7 @@ static int discard(const struct machine *m)
 		return fail_errno("mincore");
 	ret = find_resident(m, m->discard_gpa, m->discard_size, vec);
 	if (!ret && memchr(vec, 1, pages)) {
-		fprintf(stderr, "hello-guest: a discarded page is still there\n");
-		ret = EXIT_WRONG;
+		ret = fail("a discarded page is still there");
 	}
 	free(vec);
 	if (!ret)
@@ -398,11 +302,8 @@ static int discard(const struct machine *m)
 /* A step of the guest has ended well: say so, and do the host's part before the next one. */
 static int end_step(struct machine *m, uint32_t step)
 {
-	if (step != m->step || step >= GUEST_STEP_COUNT) {
-		fprintf(stderr, "hello-guest: the guest ended step %" PRIu32 " in step %u\n", step,
-			m->step);
-		return EXIT_WRONG;
-	}
+	if (step != m->step || step >= GUEST_STEP_COUNT)
+		return fail("the guest ended step %" PRIu32 " in step %u", step, m->step);
 	show_step(step_names[step], step == GUEST_STEP_ZEROS ? m->discard_size / 2 : m->test_size,
 		  m->step_seconds, step_meanings[step]);
 	m->step_seconds = 0;
@@ -442,9 +343,7 @@ static int hear(struct machine *m, uint32_t port, uint32_t value)
 		m->found |= (uint64_t)value << 32;
 		return EXIT_RIGHT;
 	default:
-		fprintf(stderr, "hello-guest: the guest wrote to unknown port 0x%" PRIx32 "\n",
-			port);
-		return EXIT_WRONG;
+		return fail("the guest wrote to unknown port 0x%" PRIx32, port);
 	}
 }
 
@@ -460,43 +359,9 @@ static int judge(const struct machine *m)
 			 "guest");
 		return EXIT_WRONG;
 	}
-	if (m->step != GUEST_STEP_COUNT) {
-		fprintf(stderr, "hello-guest: the guest stopped in step %u\n", m->step);
-		return EXIT_WRONG;
-	}
+	if (m->step != GUEST_STEP_COUNT)
+		return fail("the guest stopped in step %u", m->step);
 	return EXIT_RIGHT;
-}
-
-/* An exit that this guest never makes: say what KVM said. */
-static int unexpected_exit(const struct machine *m)
-{
-	const struct kvm_run *run = m->run;
-
-	switch (run->exit_reason) {
-	case KVM_EXIT_SHUTDOWN:
-		fprintf(stderr,
-			"hello-guest: the guest shut down: an exception it cannot handle\n");
-		break;
-	case KVM_EXIT_MMIO:
-		fprintf(stderr,
-			"hello-guest: the guest touched 0x%" PRIx64 ", where no memory is\n",
-			(uint64_t)run->mmio.phys_addr);
-		break;
-	case KVM_EXIT_FAIL_ENTRY:
-		fprintf(stderr,
-			"hello-guest: the processor refused the guest: reason 0x%" PRIx64 "\n",
-			(uint64_t)run->fail_entry.hardware_entry_failure_reason);
-		break;
-	case KVM_EXIT_INTERNAL_ERROR:
-		fprintf(stderr, "hello-guest: KVM failed inside: suberror %u\n",
-			run->internal.suberror);
-		break;
-	default:
-		fprintf(stderr, "hello-guest: unexpected exit of the vCPU: reason %u\n",
-			run->exit_reason);
-		break;
-	}
-	return EXIT_WRONG;
 }
 
 static int run_guest(struct machine *m)
@@ -506,26 +371,24 @@ static int run_guest(struct machine *m)
 
 	while (!ret) {
 		double start = now();
-		int rc = ioctl(m->vcpu_fd, KVM_RUN, 0);
+		int rc = ioctl(m->cpu.fd, KVM_RUN, 0);
 		int err = errno;
 
 		m->step_seconds += now() - start;
 		m->guest_seconds += now() - start;
 		if (rc < 0 && err == EINTR)
 			continue; /* a signal: the guest has not noticed */
-		if (rc < 0) {
-			fprintf(stderr, "hello-guest: KVM_RUN: %s, exit reason %u\n", strerror(err),
-				m->run->exit_reason);
-			return EXIT_WRONG;
-		}
-		switch (cpu_decode(m->run, &port, &value)) {
+		if (rc < 0)
+			return fail("KVM_RUN: %s, exit reason %u", strerror(err),
+				    m->cpu.run->exit_reason);
+		switch (cpu_decode(m->cpu.run, &port, &value)) {
 		case CPU_SAYS:
 			ret = hear(m, port, value);
 			break;
 		case CPU_HALTS:
 			return judge(m);
 		case CPU_ODD:
-			return unexpected_exit(m);
+			return cpu_complain(m->cpu.run);
 		}
 	}
 	return ret;
@@ -598,21 +461,8 @@ static void print_help(void)
 	       MIN_MIB, MAX_MIB, DEFAULT_MIB, DEFAULT_DEVICE);
 }
 
-/* A number, decimal or with 0x, from min to max. */
-static bool parse_number(const char *text, uint64_t min, uint64_t max, uint64_t *value)
-{
-	int base = strncmp(text, "0x", 2) == 0 ? 16 : 10;
-	char *end;
-
-	if (*text < '0' || *text > '9')
-		return false;
-	errno = 0;
-	*value = strtoull(text, &end, base);
-	return !errno && !*end && *value >= min && *value <= max;
-}
-
 /* -1: go on; else the exit status. */
-static int parse_options(int argc, char **argv, struct options *options)
+static int parse_hello_options(int argc, char **argv, struct hello_options *options)
 {
 	static const struct option longs[] = {
 		{"seed", required_argument, NULL, 's'}, {"size", required_argument, NULL, 'm'},
@@ -644,27 +494,26 @@ static int parse_options(int argc, char **argv, struct options *options)
 			return EXIT_USAGE;
 		}
 		if (!good)
-			fprintf(stderr, "hello-guest: not a possible value: %s\n", optarg);
+			fail("not a possible value: %s", optarg);
 	}
 	if (good && optind != argc)
-		fprintf(stderr, "hello-guest: unknown argument: %s\n", argv[optind]);
+		fail("unknown argument: %s", argv[optind]);
 	return good && optind == argc ? -1 : EXIT_USAGE;
 }
 
 int main(int argc, char **argv)
 {
-	struct options options = {
+	struct hello_options options = {
 		.device = DEFAULT_DEVICE,
 		.seed = 1,
 		.ram = DEFAULT_MIB * MIB,
 	};
 	struct machine m = {
 		.options = &options,
-		.kvm_fd = -1,
-		.vcpu_fd = -1,
-		.page = (size_t)sysconf(_SC_PAGESIZE),
+		.cpu = CPU_NONE,
+		.page = page_size(),
 	};
-	int ret = parse_options(argc, argv, &options);
+	int ret = parse_hello_options(argc, argv, &options);
 
 	if (ret >= 0)
 		return ret;

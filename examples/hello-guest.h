@@ -6,14 +6,11 @@
 #ifndef HELLO_GUEST_H
 #define HELLO_GUEST_H
 
+#include "guest.h"
+
 #define GUEST_REPORT_PAGES 256 /* one progress report for so many; a power of two */
 
-/*
- * What the guest says, each by one write of 4 bytes to a port. A value of 8 bytes takes two, the
- * low half first. On x86-64 `out` writes to a port; on arm64 it is a store to an address without
- * memory, GUEST_PORTS_GPA plus the port.
- */
-#define GUEST_PORTS_GPA	      0x80000000
+/* What the guest says, and to which port. A value of 8 bytes takes two, the low half first. */
 #define GUEST_PORT_PROGRESS   0x10 /* pages done in this step */
 #define GUEST_PORT_STEP_DONE  0x14 /* GUEST_STEP_*: this step has ended well */
 #define GUEST_PORT_SUM_LOW    0x18 /* the checksum */

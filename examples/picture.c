@@ -25,10 +25,14 @@ static const struct look looks[PAGE_STATES] = {
 	[PAGE_DISCARDED] = {"░", "-", "\033[33m", "discarded",
 			    "taken back by the host, not used since"},
 	[PAGE_SHARED] = {"◆", "@", "\033[35m", "shared", "written by the host, used by the guest"},
+	[PAGE_OPEN] = {"█", "#", "\033[32m", "shared", "for guest and host, and in use"},
+	[PAGE_PRIVATE] = {"▓", "P", "\033[31m", "private",
+			  "the guest's alone: no host can read it"},
 };
 
 /* In the order of the legend. */
-static const enum page_state legend[] = {PAGE_TOUCHED, PAGE_SHARED, PAGE_DISCARDED, PAGE_UNTOUCHED};
+static const enum page_state legend[] = {PAGE_TOUCHED, PAGE_SHARED,    PAGE_OPEN,
+					 PAGE_PRIVATE, PAGE_DISCARDED, PAGE_UNTOUCHED};
 
 struct pen {
 	FILE *out;
@@ -124,6 +128,8 @@ static void print_legend(const struct pen *pen, const unsigned char *pages, size
 	for (size_t i = 0; i < sizeof(legend) / sizeof(legend[0]); i++) {
 		const struct look *look = &looks[legend[i]];
 
+		if (!counts[legend[i]])
+			continue;
 		fputs("  ", pen->out);
 		draw(pen, legend[i], 2);
 		fprintf(pen->out, " %-9s %7zu pages %8zu KiB  %s\n", look->name, counts[legend[i]],
@@ -131,13 +137,27 @@ static void print_legend(const struct pen *pen, const unsigned char *pages, size
 	}
 }
 
-void picture_print(FILE *out, const unsigned char *pages, size_t count, size_t page_size)
+static struct pen open_pen(FILE *out)
 {
 	struct pen pen = {.out = out, .colours = picture_colours(out)};
-	size_t cell_pages = 1;
 
 	setlocale(LC_CTYPE, "");
 	pen.unicode = strcmp(nl_langinfo(CODESET), "UTF-8") == 0;
+	return pen;
+}
+
+void picture_print_row(FILE *out, const unsigned char *pages, size_t count, size_t cells)
+{
+	struct pen pen = open_pen(out);
+
+	print_row(&pen, pages, count, (count + cells - 1) / cells);
+}
+
+void picture_print(FILE *out, const unsigned char *pages, size_t count, size_t page_size)
+{
+	struct pen pen = open_pen(out);
+	size_t cell_pages = 1;
+
 	while (count > cell_pages * MAX_CELLS)
 		cell_pages *= 2;
 	fprintf(out, "guest memory, one cell for each %zu KiB:\n\n", cell_pages * page_size / 1024);

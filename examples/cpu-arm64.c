@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * hello-guest on arm64: a vCPU with its MMU on. With the MMU off the guest would go past the caches
+ * cpu.h on arm64: the MMU is on. With the MMU off the guest would go past the caches
  * on processors before FEAT_S2FWB, and not see what the host has written, nor the host the guest.
  */
-#include "hello-cpu.h"
-#include "hello-guest.h"
+#include "cpu.h"
+#include "guest.h"
 
 #include <string.h>
 #include <sys/ioctl.h>
@@ -51,7 +51,14 @@ static const char *make_vcpu(int vm_fd, int vcpu_fd)
 	return ioctl(vcpu_fd, KVM_ARM_VCPU_INIT, &init) < 0 ? "KVM_ARM_VCPU_INIT" : NULL;
 }
 
-const char *cpu_init(int kvm_fd, int vm_fd, int vcpu_fd, const struct task *task)
+static const char *set_register(int vcpu_fd, uint64_t id, uint64_t value)
+{
+	struct kvm_one_reg reg = {.id = id, .addr = (uintptr_t)&value};
+
+	return ioctl(vcpu_fd, KVM_SET_ONE_REG, &reg) < 0 ? "KVM_SET_ONE_REG" : NULL;
+}
+
+const char *cpu_init(int kvm_fd, int vm_fd, int vcpu_fd, const uint64_t arguments[CPU_ARGUMENTS])
 {
 	const struct {
 		uint64_t id, value;
@@ -62,25 +69,16 @@ const char *cpu_init(int kvm_fd, int vm_fd, int vcpu_fd, const struct task *task
 		{VBAR_EL1, CODE_GPA},
 		{SCTLR_EL1, SCTLR_ALWAYS_SET | SCTLR_MMU_CACHES},
 		{CORE_REGISTER(pc), CODE_GPA},
-		{CORE_REGISTER(regs[8]), task->test_gpa},
-		{CORE_REGISTER(regs[9]), task->test_pages},
-		{CORE_REGISTER(regs[10]), task->first_value},
-		{CORE_REGISTER(regs[11]), task->value_step},
-		{CORE_REGISTER(regs[12]), task->zeros_gpa},
-		{CORE_REGISTER(regs[13]), task->zeros_pages},
-		{CORE_REGISTER(regs[14]), task->page_words},
 		{CORE_REGISTER(regs[15]), GUEST_PORTS_GPA},
 	};
+	const uint64_t x8 = CORE_REGISTER(regs[8]), x9 = CORE_REGISTER(regs[9]);
 	const char *failed = make_vcpu(vm_fd, vcpu_fd);
 
 	(void)kvm_fd;
-	for (size_t i = 0; !failed && i < sizeof(registers) / sizeof(registers[0]); i++) {
-		struct kvm_one_reg reg = {.id = registers[i].id,
-					  .addr = (uintptr_t)&registers[i].value};
-
-		if (ioctl(vcpu_fd, KVM_SET_ONE_REG, &reg) < 0)
-			failed = "KVM_SET_ONE_REG";
-	}
+	for (size_t i = 0; !failed && i < sizeof(registers) / sizeof(registers[0]); i++)
+		failed = set_register(vcpu_fd, registers[i].id, registers[i].value);
+	for (size_t i = 0; !failed && i < CPU_ARGUMENTS; i++)
+		failed = set_register(vcpu_fd, x8 + i * (x9 - x8), arguments[i]);
 	return failed;
 }
 

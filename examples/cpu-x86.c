@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* hello-guest on x86-64: a vCPU in 64-bit mode, without a real-mode start. */
-#include "hello-cpu.h"
+/* cpu.h on x86-64. */
+#include "cpu.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -79,24 +79,24 @@ static const char *set_long_mode(int vcpu_fd)
 	return ioctl(vcpu_fd, KVM_SET_SREGS, &sregs) < 0 ? "KVM_SET_SREGS" : NULL;
 }
 
-static const char *set_registers(int vcpu_fd, const struct task *task)
+static const char *set_registers(int vcpu_fd, const uint64_t arguments[CPU_ARGUMENTS])
 {
 	struct kvm_regs regs = {
 		.rip = CODE_GPA,
 		.rflags = 2, /* the bit that is always set */
-		.r8 = task->test_gpa,
-		.r9 = task->test_pages,
-		.r10 = task->first_value,
-		.r11 = task->value_step,
-		.r12 = task->zeros_gpa,
-		.r13 = task->zeros_pages,
-		.r14 = task->page_words,
+		.r8 = arguments[0],
+		.r9 = arguments[1],
+		.r10 = arguments[2],
+		.r11 = arguments[3],
+		.r12 = arguments[4],
+		.r13 = arguments[5],
+		.r14 = arguments[6],
 	};
 
 	return ioctl(vcpu_fd, KVM_SET_REGS, &regs) < 0 ? "KVM_SET_REGS" : NULL;
 }
 
-const char *cpu_init(int kvm_fd, int vm_fd, int vcpu_fd, const struct task *task)
+const char *cpu_init(int kvm_fd, int vm_fd, int vcpu_fd, const uint64_t arguments[CPU_ARGUMENTS])
 {
 	const char *failed = set_cpuid(kvm_fd, vcpu_fd);
 
@@ -104,7 +104,7 @@ const char *cpu_init(int kvm_fd, int vm_fd, int vcpu_fd, const struct task *task
 	if (!failed)
 		failed = set_long_mode(vcpu_fd);
 	if (!failed)
-		failed = set_registers(vcpu_fd, task);
+		failed = set_registers(vcpu_fd, arguments);
 	return failed;
 }
 
