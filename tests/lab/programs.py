@@ -60,6 +60,11 @@ def read_tests(folder):
     return [test for test in tests if group_of(test) in GROUPS and test["protocol"] == "tap"]
 
 
+def read_benches(folder):
+    """Meson's benchmarks: the programs that measure."""
+    return json.loads((folder / "meson-info/intro-benchmarks.json").read_text())
+
+
 def group_of(test):
     return test["suite"][0].split(":")[-1]
 
@@ -68,7 +73,8 @@ def list_targets(folder):
     """What ninja must make, relative to the folder."""
     targets = json.loads((folder / "meson-info/intro-targets.json").read_text())
     made = {Path(file) for target in targets for file in target["filename"]}
-    words = {folder / word for test in read_tests(folder) for word in test["cmd"]}
+    words = {folder / word for test in read_tests(folder) + read_benches(folder)
+             for word in test["cmd"]}
     words.add(folder / TOOL.removeprefix("/build/"))
     return {str(path.relative_to(folder)) for path in words & made}
 
@@ -104,6 +110,10 @@ def list_all(folder):
     found.append(Program("probe", "probe", "output", [TOOL, "probe", "--json"], {},
                          {TOOL: folder / TOOL.removeprefix("/build/")}))
     return sorted(found, key=lambda program: (GROUPS.index(program.group), program.name))
+
+
+def list_benches(folder):
+    return [from_test(folder, test)._replace(kind="output") for test in read_benches(folder)]
 
 
 def select(programs, wanted):
