@@ -2,6 +2,7 @@
 #include "memfd.h"
 
 #include "error.h"
+#include "fd.h"
 #include "opts.h"
 #include "uapi/kvm.h"
 #include "uapi/mm.h"
@@ -389,14 +390,12 @@ static int find_flags(struct gmem_memfd *memfd)
 
 static int open_fd(const struct gmem_sys *sys, struct gmem_vm *vm, int fd, struct gmem_memfd **ret)
 {
-	int duplicate = sys->fcntl(sys, fd, F_DUPFD_CLOEXEC, 0);
+	int duplicate = gmem_fd_duplicate(sys, fd);
 	struct gmem_memfd *memfd;
 	int r;
 
-	if (duplicate == -EBADF)
-		return gmem_fail(EBADF, GMEM_REASON_FD_INVALID, "fd %d is not open", fd);
 	if (duplicate < 0)
-		return gmem_fail_kernel(-duplicate, "cannot duplicate fd %d", fd);
+		return duplicate;
 	r = make_handle(sys, vm, duplicate, &memfd);
 	if (r < 0)
 		return r;

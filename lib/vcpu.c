@@ -3,6 +3,7 @@
 
 #include "convert.h"
 #include "error.h"
+#include "fd.h"
 #include "opts.h"
 #include "range.h"
 #include "slot.h"
@@ -10,7 +11,6 @@
 #include "visibility.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdlib.h>
 
@@ -60,13 +60,11 @@ static int check_is_vcpu(const struct gmem_sys *sys, int fd)
 
 static int duplicate(const struct gmem_sys *sys, int vcpu_fd)
 {
-	int fd = sys->fcntl(sys, vcpu_fd, F_DUPFD_CLOEXEC, 0);
+	int fd = gmem_fd_duplicate(sys, vcpu_fd);
 	int r;
 
-	if (fd == -EBADF)
-		return gmem_fail(EBADF, GMEM_REASON_FD_INVALID, "fd %d is not open", vcpu_fd);
 	if (fd < 0)
-		return gmem_fail_kernel(-fd, "cannot duplicate fd %d", vcpu_fd);
+		return fd;
 	r = check_is_vcpu(sys, fd);
 	if (r < 0) {
 		sys->close(sys, fd);

@@ -2,6 +2,7 @@
 #include "vm.h"
 
 #include "error.h"
+#include "fd.h"
 #include "opts.h"
 #include "range.h"
 #include "uapi/kvm.h"
@@ -188,13 +189,11 @@ static int check_is_vm(const struct gmem_sys *sys, int fd)
 
 static int duplicate_vm(const struct gmem_sys *sys, int vm_fd)
 {
-	int fd = sys->fcntl(sys, vm_fd, F_DUPFD_CLOEXEC, 0);
+	int fd = gmem_fd_duplicate(sys, vm_fd);
 	int r;
 
-	if (fd == -EBADF)
-		return gmem_fail(EBADF, GMEM_REASON_FD_INVALID, "fd %d is not open", vm_fd);
 	if (fd < 0)
-		return gmem_fail_kernel(-fd, "cannot duplicate fd %d", vm_fd);
+		return fd;
 	r = check_is_vm(sys, fd);
 	if (r < 0) {
 		sys->close(sys, fd);
