@@ -474,10 +474,8 @@ int gmem_vm_get_cap(const struct gmem_vm *vm, enum gmem_cap cap, uint64_t *value
 	return gmem_caps_get(&vm->caps, cap, value);
 }
 
-struct gmem_space *gmem_vm_space(const struct gmem_vm *vm, uint32_t as_id)
+struct gmem_space *gmem_vm_no_space(const struct gmem_vm *vm, uint32_t as_id)
 {
-	if (as_id < vm->nr_spaces)
-		return &vm->spaces[as_id];
 	gmem_fail(ERANGE, GMEM_REASON_AS_BEYOND_LIMIT,
 		  "address space %" PRIu32 ": this VM has %" PRIu32, as_id, vm->nr_spaces);
 	return NULL;

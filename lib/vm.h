@@ -101,8 +101,14 @@ void gmem_vm_log(struct gmem_vm *vm, enum gmem_log_level level, const char *form
 void gmem_vm_callback_begin(struct gmem_callback *callback, struct gmem_vm *vm);
 void gmem_vm_callback_end(struct gmem_callback *callback);
 
+/* Records the failure: there is no such address space. NULL. */
+struct gmem_space *gmem_vm_no_space(const struct gmem_vm *vm, uint32_t as_id);
+
 /* The space of an id that the caller gave, or NULL with the failure recorded. */
-struct gmem_space *gmem_vm_space(const struct gmem_vm *vm, uint32_t as_id);
+static inline struct gmem_space *gmem_vm_space(const struct gmem_vm *vm, uint32_t as_id)
+{
+	return as_id < vm->nr_spaces ? &vm->spaces[as_id] : gmem_vm_no_space(vm, as_id);
+}
 
 /*
  * Make addresses inaccessible but keep them from being used again: until reclaim, or for good.
