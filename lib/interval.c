@@ -12,7 +12,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#define FANOUT 32
+#define FANOUT 64
 
 /*
  * A node, at any level. In a leaf, entry i is an interval. Above, start[i] is the lowest start
@@ -28,8 +28,8 @@ struct gmem_interval_node {
 	struct gmem_interval_node *next_all;
 };
 
-/* Each level takes 16 times the insertions, counted over the set's life, of the one below. */
-#define LEVELS_MAX 17
+/* Each level takes 32 times the insertions, counted over the set's life, of the one below. */
+#define LEVELS_MAX 14
 
 /* Pauses of a reader, of some 40 ns each, before it says that it cannot get through. */
 #define TRIES_MAX 1000
