@@ -208,10 +208,18 @@ void gmem_interval_fini(struct gmem_interval_set *set)
 	}
 }
 
+static size_t spares_for(struct gmem_interval_set *set, size_t insertions)
+{
+	/* Most sets stay as small as one leaf: what a guest_memfd is bound to, or a VM's slots. */
+	if (height_of(set) == 0 && insertions <= FANOUT - set->count)
+		return root_of(set) ? 0 : 1;
+	/* Each insertion may split a node on each level and add a root, which deepens the next. */
+	return insertions * (height_of(set) + 1 + insertions);
+}
+
 int gmem_interval_reserve(struct gmem_interval_set *set, size_t insertions)
 {
-	/* Each insertion may split a node on each level and add a root, which deepens the next. */
-	size_t need = insertions * (height_of(set) + 1 + insertions);
+	size_t need = spares_for(set, insertions);
 
 	while (set->spares < need) {
 		struct gmem_interval_node *node = calloc(1, sizeof(*node));
