@@ -33,13 +33,14 @@ static int make_handle(const struct gmem_sys *sys, struct gmem_vm *vm, int fd,
 	}
 	memfd->sys = sys;
 	memfd->fd = fd;
-	memfd->page_size = sys->page_size(sys);
 	atomic_init(&memfd->references, 1);
 	gmem_interval_init(&memfd->bound);
 	if (vm) {
 		memfd->vm = gmem_vm_ref(vm);
+		memfd->page_size = vm->page_size;
 		memfd->fork_guard = &vm->fork_guard;
 	} else {
+		memfd->page_size = sys->page_size(sys);
 		r = gmem_fork_guard_init(&memfd->own_fork_guard, sys);
 		memfd->fork_guard = &memfd->own_fork_guard;
 	}
