@@ -1,7 +1,12 @@
 /* SPDX-License-Identifier: MIT */
-/* lib/range.c at the edges of 64 bits; test-range8.c checks the same text exhaustively. */
+/*
+ * lib/range.c at the edges of 64 bits; test-range8.c checks the same text exhaustively. What C
+ * hides there, since it widens small integers before it adds them, shows here.
+ */
 #include "harness.h"
 #include "range.h"
+
+#include <inttypes.h>
 
 #define PAGE UINT64_C(0x1000)
 #define TOP  (UINT64_MAX - PAGE + 1) /* the last page's start */
@@ -57,6 +62,57 @@ START_TEST(pairs_at_the_edges_of_64_bits)
 }
 END_TEST
 
+/*
+ * Sixteenths of the 64-bit numbers, and the ones beside them. Their sums wrap as sums of small
+ * numbers do at 4 bits, and exact ones fit into 128 bits.
+ */
+#define VALUES 48
+
+static uint64_t value(unsigned int i)
+{
+	return ((uint64_t)(i / 3) << 60) + (i % 3) - 1;
+}
+
+__extension__ typedef unsigned __int128 wide;
+
+static enum gmem_range_verdict wide_check(wide start, wide size, wide limit)
+{
+	if (size == 0)
+		return GMEM_RANGE_EMPTY;
+	if (start + size > UINT64_MAX)
+		return GMEM_RANGE_WRAPS;
+	return start + size > limit ? GMEM_RANGE_BEYOND : GMEM_RANGE_OK;
+}
+
+static void try_pair(uint64_t a, uint64_t a_size, uint64_t b, uint64_t b_size)
+{
+	wide a_end = (wide)a + a_size, b_end = (wide)b + b_size;
+	bool overlaps = (a > b ? a : b) < (a_end < b_end ? a_end : b_end);
+	bool within = a >= b && a_end <= b_end;
+
+	if (gmem_range_overlaps(a, a_size, b, b_size) != overlaps ||
+	    gmem_range_within(a, a_size, b, b_size) != within)
+		ck_abort_msg("[0x%" PRIx64 ", +0x%" PRIx64 ") and [0x%" PRIx64 ", +0x%" PRIx64 ")",
+			     a, a_size, b, b_size);
+}
+
+START_TEST(sums_wrap_at_64_bits)
+{
+	uint64_t a = value((unsigned int)_i);
+
+	for (unsigned int i = 0; i < VALUES; i++)
+		for (unsigned int j = 0; j < VALUES; j++) {
+			uint64_t a_size = value(i), b = value(j);
+
+			if (gmem_range_check(a, a_size, 1, b) != wide_check(a, a_size, b))
+				ck_abort_msg("[0x%" PRIx64 ", +0x%" PRIx64 ") of 0x%" PRIx64, a,
+					     a_size, b);
+			for (unsigned int k = 0; k < VALUES; k++)
+				try_pair(a, a_size, b, value(k));
+		}
+}
+END_TEST
+
 static Suite *make_suite(void)
 {
 	Suite *suite = suite_create("range");
@@ -65,6 +121,7 @@ static Suite *make_suite(void)
 	tcase_add_loop_test(edge, check_at_the_edges_of_64_bits, 0,
 			    (int)(sizeof(edges) / sizeof(edges[0])));
 	tcase_add_test(edge, pairs_at_the_edges_of_64_bits);
+	tcase_add_loop_test(edge, sums_wrap_at_64_bits, 0, VALUES);
 	suite_add_tcase(suite, edge);
 	return suite;
 }
