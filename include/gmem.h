@@ -815,6 +815,7 @@ struct gmem_conversion {
 	uint64_t gpa;
 	uint64_t size;
 	enum gmem_visibility to;
+	uint32_t pad; /* 0 */
 };
 
 /*
