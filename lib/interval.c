@@ -12,7 +12,10 @@
 #include <errno.h>
 #include <stdlib.h>
 
+/* A power of two. A test can have it smaller: few intervals make a deep tree then. */
+#ifndef FANOUT
 #define FANOUT 64
+#endif
 
 /*
  * A node, at any level. In a leaf, entry i is an interval. Above, start[i] is the lowest start
@@ -28,8 +31,8 @@ struct gmem_interval_node {
 	struct gmem_interval_node *next_all;
 };
 
-/* Each level takes 32 times the insertions, counted over the set's life, of the one below. */
-#define LEVELS_MAX 14
+/* Each level takes FANOUT / 2 times the insertions, over the set's life, of the one below. */
+#define LEVELS_MAX (64 / __builtin_ctz(FANOUT / 2) + 2)
 
 /* Pauses of a reader, of some 40 ns each, before it says that it cannot get through. */
 #define TRIES_MAX 1000
