@@ -16,14 +16,26 @@
 #include <time.h>
 #include <unistd.h>
 
-/* A sample is made of so many repetitions that it takes this long, with what prepares it. */
-#define SAMPLE_NS UINT64_C(4000000)
-#define TIMES_MAX 100000000U
+#define TIMES_MAX  100000000U
+#define ROUNDS_MAX 301
 
-/* Rounds go on until all of these are reached, or the last. */
-#define ROUNDS_MIN 11
-#define CASE_NS	   UINT64_C(1500000000)
-#define ROUNDS_MAX 101
+/* How much is measured. */
+struct extent {
+	/*
+	 * A sample is made of so many repetitions that it takes this long, with what prepares it:
+	 * less than a thread's time slice, so that other work does not get into most of them. Of
+	 * what is small enough to be repeated, the last round is reached.
+	 */
+	uint64_t sample_ns;
+	/* Of what is not, rounds go on until both are reached. */
+	size_t rounds_min;
+	uint64_t case_ns;
+	size_t rounds_max;
+	unsigned int divisor; /* of what bench_many() is asked for */
+};
+
+static const struct extent full = {1000000, 11, UINT64_C(1500000000), ROUNDS_MAX, 1};
+static const struct extent quick = {100000, 3, 0, 3, 64};
 
 /* Nanoseconds are told in thousandths, ratios in millionths. */
 #define PRECISION 1000
@@ -31,6 +43,7 @@
 
 static const char *program;
 static const char *device = "/dev/kvm";
+static const struct extent *extent = &full;
 static bool as_json;
 static struct json json;
 static uint64_t clock_cost;
@@ -137,18 +150,29 @@ static const struct bench_way *way_of(const struct comparison *c, size_t column)
 	return &c->bench_case->ways[column == c->columns - 1 ? 0 : column];
 }
 
-/* How often it takes to fill a sample. Warms up, too. */
+static uint64_t elapsed(const struct bench_way *way, unsigned int times)
+{
+	uint64_t begin = bench_now();
+
+	way->run(way->data, times);
+	return bench_now() - begin;
+}
+
+/*
+ * How often it takes to fill a sample. Warms up, too. It counts only if it is so more than once:
+ * something else may have come between.
+ */
 static unsigned int calibrate(const struct bench_way *way)
 {
 	unsigned int times = 1;
 
-	for (;;) {
-		uint64_t begin = bench_now();
+	for (;; times *= 2) {
+		unsigned int long_ones = 0;
 
-		way->run(way->data, times);
-		if (bench_now() - begin >= SAMPLE_NS || times >= TIMES_MAX)
+		while (long_ones < 3 && elapsed(way, times) >= extent->sample_ns)
+			long_ones++;
+		if (long_ones == 3 || times >= TIMES_MAX)
 			return times;
-		times *= 2;
 	}
 }
 
@@ -160,13 +184,23 @@ static void sample(struct comparison *c, size_t column)
 	c->samples[column][c->rounds] = ns * PRECISION / c->times[column];
 }
 
+static bool is_small(const struct comparison *c)
+{
+	for (size_t i = 0; i < c->columns; i++)
+		if (c->times[i] == 1)
+			return false;
+	return true;
+}
+
 /* There and back again, so that no way always comes first or after the same other. */
 static void take_samples(struct comparison *c)
 {
-	uint64_t limit = CASE_NS * (c->bench_case->effort ? c->bench_case->effort : 1);
+	uint64_t limit = extent->case_ns * (c->bench_case->effort ? c->bench_case->effort : 1);
+	size_t least = is_small(c) ? extent->rounds_max : extent->rounds_min;
 	uint64_t begin = bench_now();
 
-	while (c->rounds < ROUNDS_MAX && (c->rounds < ROUNDS_MIN || bench_now() - begin < limit)) {
+	while (c->rounds < extent->rounds_max &&
+	       (c->rounds < least || bench_now() - begin < limit)) {
 		for (size_t i = 0; i < c->columns; i++)
 			sample(c, c->rounds % 2 ? c->columns - 1 - i : i);
 		c->rounds++;
@@ -249,8 +283,9 @@ void bench_compare(const struct bench_case *bench_case)
 
 static void print_help(const char *purpose)
 {
-	printf("usage: %s [--json] [--device PATH]\n\n%s\n\n"
+	printf("usage: %s [--json] [--quick] [--device PATH]\n\n%s\n\n"
 	       "  --json         print a report for programs\n"
+	       "  --quick        see whether it works; the numbers mean nothing\n"
 	       "  --device PATH  the KVM device (default %s)\n"
 	       "  --help         this text\n\n"
 	       "Exit status: 0 measured, 1 a failure, 2 wrong usage, 77 nothing to measure here.\n",
@@ -261,6 +296,7 @@ static void parse_options(int argc, char **argv, const char *purpose)
 {
 	static const struct option longs[] = {
 		{"json", no_argument, NULL, 'j'},
+		{"quick", no_argument, NULL, 'q'},
 		{"device", required_argument, NULL, 'd'},
 		{"help", no_argument, NULL, 'h'},
 		{NULL, 0, NULL, 0},
@@ -275,6 +311,8 @@ static void parse_options(int argc, char **argv, const char *purpose)
 		if (c == '?')
 			exit(2);
 		as_json |= c == 'j';
+		if (c == 'q')
+			extent = &quick;
 		if (c == 'd')
 			device = optarg;
 	}
@@ -332,6 +370,11 @@ void bench_begin(int argc, char **argv, const char *name, const char *purpose)
 const char *bench_device(void)
 {
 	return device;
+}
+
+unsigned int bench_many(unsigned int count)
+{
+	return count > extent->divisor ? count / extent->divisor : 1;
 }
 
 int bench_end(void)

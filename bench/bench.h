@@ -15,7 +15,7 @@
 
 #define BENCH_KIB      UINT64_C(1024)
 #define BENCH_MIB      (1024 * BENCH_KIB)
-#define BENCH_WAYS_MAX 4
+#define BENCH_WAYS_MAX 6
 
 /* Exit status of a program that this machine or kernel gives nothing to measure. */
 #define BENCH_SKIP 77
@@ -47,6 +47,9 @@ void bench_begin(int argc, char **argv, const char *name, const char *purpose);
 
 /* The KVM device to use. */
 const char *bench_device(void);
+
+/* So many of something, or a few where only a glance is wanted (--quick). */
+unsigned int bench_many(unsigned int count);
 
 void bench_compare(const struct bench_case *bench_case);
 
