@@ -5,6 +5,7 @@
 #include "../examples/walk.h"
 #include "bench.h"
 #include "raw.h"
+#include "vm.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -68,7 +69,7 @@ static void add_memory(struct machine *m, enum machine_memory memory)
 	struct gmem_slot_opts opts = {.sz = sizeof(opts), .gpa = MACHINE_GPA, .size = m->size};
 
 	if (memory == MACHINE_SHARED)
-		memfd_opts.flags = GMEM_MEMFD_MMAP | GMEM_MEMFD_INIT_SHARED;
+		memfd_opts.flags = VM_SHARED;
 	bench_check_gmem(gmem_memfd_create(m->vm, &memfd_opts, &m->memfd), "the guest_memfd");
 	m->memfd_fd = gmem_memfd_get_fd(m->memfd);
 	opts.memfd = m->memfd;
@@ -81,44 +82,29 @@ static void add_memory(struct machine *m, enum machine_memory memory)
 	bench_check_gmem(gmem_slot_create(m->vm, &opts, &m->slot), "the slot");
 }
 
-static void need(const struct machine *m, enum gmem_cap cap, uint64_t wanted, const char *what)
+static struct gmem_vm *open_vm(enum machine_memory memory)
 {
-	uint64_t value;
+	struct gmem_vm *vm;
 
-	if (gmem_vm_get_cap(m->vm, cap, &value) < 0 || (value & wanted) != wanted)
-		bench_skip("%s", what);
-}
-
-static void open_vm(struct machine *m, enum machine_memory memory)
-{
-	struct gmem_vm_opts opts = {
-		.sz = sizeof(opts),
-		.device = bench_device(),
-		.type = memory == MACHINE_SHARED ? 0 : RAW_VM_SW_PROTECTED,
-	};
-
-	if (gmem_vm_open(&opts, &m->vm) < 0)
-		bench_skip("no such VM: %s", gmem_error_get_message());
-	m->vm_fd = gmem_vm_get_fd(m->vm);
 	if (memory == MACHINE_SHARED)
-		need(m, GMEM_CAP_GUEST_MEMFD_FLAGS, GMEM_MEMFD_MMAP | GMEM_MEMFD_INIT_SHARED,
-		     "this kernel has no guest_memfd that host and guest share");
-	else
-		need(m, GMEM_CAP_MEMORY_ATTRIBUTES, GMEM_ATTRIBUTE_PRIVATE,
-		     "VMs of this kernel have no private memory");
+		return vm_open_shared();
+	vm = vm_open(RAW_VM_SW_PROTECTED, 0);
+	vm_need(vm, GMEM_CAP_MEMORY_ATTRIBUTES, GMEM_ATTRIBUTE_PRIVATE,
+		"VMs of this kernel have no private memory");
+	return vm;
 }
 
 void machine_open(struct machine *m, enum machine_memory memory, uint64_t size)
 {
-	*m = (struct machine){.size = size, .host_fd = -1};
-	open_vm(m, memory);
+	*m = (struct machine){.size = size, .host_fd = -1, .vm = open_vm(memory)};
+	m->vm_fd = gmem_vm_get_fd(m->vm);
 	add_low(m);
 	add_memory(m, memory);
 }
 
 void machine_need_prefault(const struct machine *m)
 {
-	need(m, GMEM_CAP_PRE_FAULT_MEMORY, 0, "this kernel does not pre-fault");
+	vm_need(m->vm, GMEM_CAP_PRE_FAULT_MEMORY, 0, "this kernel does not pre-fault");
 }
 
 void machine_fill_shared(const struct machine *m, uint64_t size)
