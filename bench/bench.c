@@ -158,22 +158,28 @@ static uint64_t elapsed(const struct bench_way *way, unsigned int times)
 	return bench_now() - begin;
 }
 
-/*
- * How often it takes to fill a sample. Warms up, too. It counts only if it is so more than once:
- * something else may have come between.
- */
+/* Not only once, by other work that came between; but what is long by far needs no proof. */
+static bool fills_sample(const struct bench_way *way, unsigned int times)
+{
+	for (unsigned int tries = 0; tries < 3; tries++) {
+		uint64_t ns = elapsed(way, times);
+
+		if (ns < extent->sample_ns)
+			return false;
+		if (ns / 100 > extent->sample_ns)
+			return true;
+	}
+	return true;
+}
+
+/* How often it takes to fill a sample. Warms up, too. */
 static unsigned int calibrate(const struct bench_way *way)
 {
 	unsigned int times = 1;
 
-	for (;; times *= 2) {
-		unsigned int long_ones = 0;
-
-		while (long_ones < 3 && elapsed(way, times) >= extent->sample_ns)
-			long_ones++;
-		if (long_ones == 3 || times >= TIMES_MAX)
-			return times;
-	}
+	while (!fills_sample(way, times) && times < TIMES_MAX)
+		times *= 2;
+	return times;
 }
 
 static void sample(struct comparison *c, size_t column)
@@ -195,7 +201,8 @@ static bool is_small(const struct comparison *c)
 /* There and back again, so that no way always comes first or after the same other. */
 static void take_samples(struct comparison *c)
 {
-	uint64_t limit = extent->case_ns * (c->bench_case->effort ? c->bench_case->effort : 1);
+	const struct bench_case *bench_case = c->bench_case;
+	uint64_t limit = extent->case_ns * (bench_case->effort ? bench_case->effort : 1);
 	size_t least = is_small(c) ? extent->rounds_max : extent->rounds_min;
 	uint64_t begin = bench_now();
 
