@@ -15,9 +15,11 @@ struct verb {
 	const char *summary;
 };
 
+static char bench_name[] = "gmem bench";
 static char probe_name[] = "gmem probe";
 
 static const struct verb verbs[] = {
+	{"bench", bench_name, tool_bench, "measure the library, or compare two results"},
 	{"probe", probe_name, tool_probe, "what this machine's guest_memfd can do"},
 };
 

@@ -12,6 +12,7 @@ enum {
 };
 
 /* A verb: argv[0] is "gmem VERB", and argv[1] its first argument. Returns an exit status. */
+int tool_bench(int argc, char **argv);
 int tool_probe(int argc, char **argv);
 
 #endif /* GMEM_TOOL_H */
