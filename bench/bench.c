@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #define TIMES_MAX  100000000U
+#define ROUNDS_MIN 11
 #define ROUNDS_MAX 301
 
 /* How much is measured. */
@@ -27,15 +28,14 @@ struct extent {
 	 * what is small enough to be repeated, the last round is reached.
 	 */
 	uint64_t sample_ns;
-	/* Of what is not, rounds go on until both are reached. */
-	size_t rounds_min;
+	/* Of what is not, rounds go on until this and its least number are reached. */
 	uint64_t case_ns;
 	size_t rounds_max;
 	unsigned int divisor; /* of what bench_many() is asked for */
 };
 
-static const struct extent full = {1000000, 11, UINT64_C(1500000000), ROUNDS_MAX, 1};
-static const struct extent quick = {100000, 3, 0, 3, 64};
+static const struct extent full = {1000000, UINT64_C(1500000000), ROUNDS_MAX, 1};
+static const struct extent quick = {100000, 0, 3, 64};
 
 /* Nanoseconds are told in thousandths, ratios in millionths. */
 #define PRECISION 1000
@@ -203,9 +203,11 @@ static void take_samples(struct comparison *c)
 {
 	const struct bench_case *bench_case = c->bench_case;
 	uint64_t limit = extent->case_ns * (bench_case->effort ? bench_case->effort : 1);
-	size_t least = is_small(c) ? extent->rounds_max : extent->rounds_min;
+	size_t least = bench_case->rounds ? bench_case->rounds : ROUNDS_MIN;
 	uint64_t begin = bench_now();
 
+	if (is_small(c) || least > extent->rounds_max)
+		least = extent->rounds_max;
 	while (c->rounds < extent->rounds_max &&
 	       (c->rounds < least || bench_now() - begin < limit)) {
 		for (size_t i = 0; i < c->columns; i++)

@@ -40,6 +40,7 @@ struct bench_case {
 	uint64_t at;	     /* where on that line */
 	struct bench_way ways[BENCH_WAYS_MAX]; /* up to the first without a name */
 	unsigned int effort;		       /* so many times as long as others; 0: as long */
+	size_t rounds; /* at least, of what is too large to be repeated; 0: 11 */
 };
 
 /* Reads the command line; must be called first. */

@@ -14,6 +14,9 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+/* With the kernel, all slots of a VM take seconds. */
+#define ROUNDS 5
+
 struct stage {
 	struct gmem_vm *vm;
 	int vm_fd;
@@ -212,6 +215,7 @@ static void compare_all(struct stage *stage)
 			 {"libgmem", run, &(struct passes){stage, NULL, bind_gmem, delete_gmem}},
 			 {"libgmem, at once", run,
 			  &(struct passes){stage, NULL, bind_at_once, delete_gmem}}},
+		.rounds = ROUNDS,
 	});
 	bench_compare(&(const struct bench_case){
 		.group = "bind",

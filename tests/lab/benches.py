@@ -5,6 +5,15 @@ import json
 import results
 
 
+# Measuring takes so many times as long as testing.
+PATIENCE = 10
+
+
+def with_time(kernel):
+    """The kernel's machine given the time that measuring takes."""
+    return kernel._replace(options=kernel.options | {"patience": str(PATIENCE * kernel.patience)})
+
+
 def with_clock(kernel):
     """The kernel told to trust the processor's own clock: looking at another takes an emulated
     machine as long as a small system call."""
