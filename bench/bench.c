@@ -233,6 +233,19 @@ static void evaluate(struct comparison *c)
 	}
 }
 
+static void show_time(uint64_t value)
+{
+	static const char *const units[] = {"ns", "us", "ms", "s"};
+	double time = (double)value / PRECISION;
+	size_t unit = 0;
+
+	while (time >= 1000 && unit < 3) {
+		time /= 1000;
+		unit++;
+	}
+	printf(" %.*f %s", time < 10 ? 2 : time < 100 ? 1 : 0, time, units[unit]);
+}
+
 static void show(const struct comparison *c)
 {
 	const struct bench_case *bench_case = c->bench_case;
@@ -240,7 +253,8 @@ static void show(const struct comparison *c)
 	printf("%s: %s", bench_case->group, bench_case->name);
 	if (bench_case->against)
 		printf(", %" PRIu64 " %s", bench_case->at, bench_case->against);
-	printf(": %s %.1f ns", way_of(c, 0)->name, (double)c->medians[0] / PRECISION);
+	printf(": %s", way_of(c, 0)->name);
+	show_time(c->medians[0]);
 	for (size_t i = 1; i + 1 < c->columns; i++)
 		printf(", %s x %.3f", way_of(c, i)->name, (double)c->ratios[i] / MILLION);
 	printf(", again x %.3f\n", (double)c->ratios[c->columns - 1] / MILLION);
