@@ -37,10 +37,15 @@ int gmem_caps_check(const struct gmem_sys *sys, int fd, int kvm_cap)
 
 static int set_slot(struct probe *probe, struct kvm_userspace_memory_region2 region)
 {
+	int r;
+
 	region.slot = probe->id;
 	region.userspace_addr = (uintptr_t)probe->pages;
-	return probe->sys->ioctl(probe->sys, probe->fd, KVM_SET_USER_MEMORY_REGION2,
-				 (uintptr_t)&region);
+	do
+		r = probe->sys->ioctl(probe->sys, probe->fd, KVM_SET_USER_MEMORY_REGION2,
+				      (uintptr_t)&region);
+	while (r == -EINTR);
+	return r;
 }
 
 /*

@@ -690,6 +690,22 @@ START_TEST(throw_away_slot_stays)
 }
 END_TEST
 
+/* A signal is no answer of KVM's: each throw-away slot is set and deleted all the same. */
+START_TEST(signals_while_probing)
+{
+	struct gmem_vm *vm;
+
+	for (unsigned int n = 1; n < 50; n += 2)
+		gmem_fake_fail(fake, n, EINTR, "SET_REGION2");
+	ck_works(open_vm(NULL, &vm));
+	ck_assert_uint_gt(gmem_fake_recover(fake), 10);
+	ck_assert_uint_eq(get_cap(vm, GMEM_CAP_GPA_BITS), 46);
+	ck_assert_int_eq(vm->caps.cap[GMEM_CAP_BIND_CHECKED].error, 0);
+	ck_assert_uint_eq(gmem_fake_tally(fake, GMEM_FAKE_SLOTS), 0);
+	gmem_vm_close(vm);
+}
+END_TEST
+
 /* ---- Reservations ---- */
 
 /* Slots and reservations of each test: ids 3 (a slot), 8 to 15; gpa 0x10000, 0x40000 (a slot). */
@@ -874,6 +890,7 @@ static void add_caps(Suite *suite)
 	tcase_add_loop_test(tcase, userfaultfd_modes, 0, 8);
 	tcase_add_loop_test(tcase, hva_width, 0, 7);
 	tcase_add_loop_test(tcase, throw_away_slot_stays, 1, 11);
+	tcase_add_test(tcase, signals_while_probing);
 	suite_add_tcase(suite, tcase);
 
 	tcase = tcase_create("caps-of-kernels");
