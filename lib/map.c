@@ -105,31 +105,43 @@ void gmem_map_unclaim(struct gmem_map *map)
 	gmem_vm_unref(atomic_exchange(&map->user, NULL));
 }
 
-/* In a child process the addresses are not ours: whatever is there now stays. */
-static void unmap_pages(struct gmem_map *map)
+/* The addresses stay reserved, for good or until a reclaim, which then frees the handle. */
+static void retire(struct gmem_map *map, struct gmem_vm *user)
 {
-	const struct gmem_sys *sys = map->memfd->sys;
-	struct gmem_vm *user = atomic_load(&map->user);
+	bool for_good = map->pinned;
+	uint64_t size = map->size;
 
-	if (gmem_forked(map->memfd->fork_guard))
-		return;
-	if (!user)
-		sys->munmap(sys, map->addr, map->size);
-	else if (!gmem_vm_retire(user, map->addr, map->size, map->pinned))
+	map->retired = (struct gmem_retired){.addr = map->addr, .size = map->size};
+	if (!gmem_vm_retire(user, &map->retired, for_good))
 		gmem_vm_log(user, GMEM_LOG_WARNING,
 			    "a mapping of 0x%" PRIx64
 			    " bytes stays: it could not be made inaccessible",
-			    map->size);
+			    size);
+	if (for_good)
+		free(map);
 }
 
 void gmem_map_unref(struct gmem_map *map)
 {
+	struct gmem_memfd *memfd;
+	struct gmem_vm *user;
+	bool forked;
+
 	if (!map || atomic_fetch_sub_explicit(&map->references, 1, memory_order_acq_rel) != 1)
 		return;
-	unmap_pages(map);
-	gmem_vm_unref(atomic_load(&map->user));
-	gmem_memfd_unref(map->memfd);
-	free(map);
+	memfd = map->memfd;
+	user = atomic_load(&map->user);
+	forked = gmem_forked(memfd->fork_guard);
+	if (user && !forked) {
+		retire(map, user);
+	} else {
+		/* In a child the addresses are not ours: whatever is there now stays. */
+		if (!forked)
+			memfd->sys->munmap(memfd->sys, map->addr, map->size);
+		free(map);
+	}
+	gmem_vm_unref(user);
+	gmem_memfd_unref(memfd);
 }
 
 void gmem_map_close(struct gmem_map *map)

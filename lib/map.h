@@ -5,7 +5,8 @@
 #include "memfd.h"
 
 struct gmem_map {
-	struct gmem_memfd *memfd; /* a reference */
+	struct gmem_retired retired; /* first: of use when the mapping is none any more */
+	struct gmem_memfd *memfd;    /* a reference */
 	unsigned char *addr;
 	uint64_t offset;
 	uint64_t size;

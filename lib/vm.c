@@ -591,21 +591,15 @@ static void add_retired(struct gmem_vm *vm, struct gmem_retired *retired)
 	pthread_mutex_unlock(&vm->leaf_lock);
 }
 
-bool gmem_vm_retire(struct gmem_vm *vm, void *addr, size_t size, bool for_good)
+bool gmem_vm_retire(struct gmem_vm *vm, struct gmem_retired *retired, bool for_good)
 {
-	struct gmem_retired *retired = NULL;
 	void *same;
-	int r;
+	int r = vm->sys->mmap(vm->sys, retired->addr, retired->size, PROT_NONE,
+			      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0,
+			      &same);
 
-	r = vm->sys->mmap(vm->sys, addr, size, PROT_NONE,
-			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0, &same);
-	/* Without memory for the note the addresses stay reserved for good: still safe. */
 	if (!for_good)
-		retired = malloc(sizeof(*retired));
-	if (retired) {
-		*retired = (struct gmem_retired){.addr = addr, .size = size};
 		add_retired(vm, retired);
-	}
 	return r == 0;
 }
 

@@ -22,7 +22,10 @@ struct gmem_space {
 	uint64_t *kept;			   /* bitmap of ids: the VMM's own */
 };
 
-/* Addresses that no mapping uses any more, held by inaccessible pages. */
+/*
+ * Addresses that no mapping uses any more, held by inaccessible pages. It is what remains of the
+ * mapping's handle, which begins with it, so that the end of a mapping needs no memory.
+ */
 struct gmem_retired {
 	struct gmem_retired *next;
 	void *addr;
@@ -111,9 +114,10 @@ static inline struct gmem_space *gmem_vm_space(const struct gmem_vm *vm, uint32_
 }
 
 /*
- * Make addresses inaccessible but keep them from being used again: until reclaim, or for good.
- * False where the kernel has no memory for that: then what is mapped there stays as long.
+ * Make addresses inaccessible but keep them from being used again: until reclaim, which frees
+ * `retired`, or for good. False where the kernel has no memory for that: then what is mapped there
+ * stays as long.
  */
-bool gmem_vm_retire(struct gmem_vm *vm, void *addr, size_t size, bool for_good);
+bool gmem_vm_retire(struct gmem_vm *vm, struct gmem_retired *retired, bool for_good);
 
 #endif
