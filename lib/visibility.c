@@ -53,8 +53,13 @@ void gmem_visibility_set_twice(struct gmem_vm *vm, uint64_t start, uint64_t end)
 	gmem_interval_assign(&vm->twice, start, end, 1);
 }
 
+/* Memory is needed only where there is something to clear. */
 void gmem_visibility_clear_twice(struct gmem_vm *vm, uint64_t start, uint64_t end)
 {
+	uint64_t clear_until;
+
+	if (start < end && !gmem_visibility_is_twice(vm, start, &clear_until) && clear_until >= end)
+		return;
 	if (start < end && gmem_interval_reserve(&vm->twice, GMEM_INTERVAL_ASSIGN) == 0)
 		gmem_interval_assign(&vm->twice, start, end, 0);
 }
