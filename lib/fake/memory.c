@@ -95,7 +95,7 @@ static int map_hint(struct gmem_fake *fake, void *hint, size_t size, void **addr
 {
 	bool possible = fake->hva_bits >= 64 || !((uintptr_t)hint >> fake->hva_bits);
 
-	*addr = possible ? hint : (void *)(fake->page_size * 16);
+	*addr = possible ? hint : (void *)(fake->page_size * (16 + fake->mapping_count));
 	add_mapping(fake, *addr, size, PROT_NONE);
 	return 0;
 }
