@@ -37,6 +37,8 @@ static unsigned int start(struct gmem_work *work, struct worker *helpers, unsign
 	unsigned int started = 0;
 	sigset_t all, before;
 
+	if (count == 0)
+		return 0;
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &before);
 	for (; started < count; started++) {
