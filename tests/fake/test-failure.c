@@ -1,16 +1,11 @@
 /* SPDX-License-Identifier: MIT */
-/*
- * What holds for all functions: NULL, options structs, child processes, callbacks, and the failure
- * of any one call.
- */
+/* What holds for all functions: NULL, options structs, child processes, callbacks. */
 #include "harness.h"
 #include "script.h"
 
-#include "memfd.h"
 #include "vm.h"
 
 #include <errno.h>
-#include <stdio.h>
 #include <string.h>
 
 #define BOTH (GMEM_MEMFD_MMAP | GMEM_MEMFD_INIT_SHARED)
@@ -21,7 +16,6 @@ static struct gmem_vm *vm;
 static struct gmem_memfd *memfd;
 static struct gmem_map *map;
 static struct gmem_slot *slot; /* id 0: gpa 0x1000, two pages of the memfd at 0 */
-static int other_fd;	       /* a guest_memfd made elsewhere for this VM */
 static int vm_fd;	       /* a VM of the VMM's own */
 static int vcpu_fd;	       /* a vCPU of vm's */
 static struct gmem_vcpu *vcpu;
@@ -41,7 +35,6 @@ static void start(void)
 	ck_works(gmem_map_create(memfd, NULL, &map));
 	opts.memfd = memfd;
 	ck_works(gmem_slot_create(vm, &opts, &slot));
-	other_fd = gmem_fake_make_gmem(fake, gmem_vm_get_fd(vm), SIZE, BOTH);
 	vm_fd = gmem_fake_make_vm(fake);
 	vcpu_fd = gmem_fake_make_vcpu(fake, gmem_vm_get_fd(vm), &kvm_run);
 	ck_works(gmem_vcpu_open(vm, vcpu_fd, &kvm_run, &vcpu));
@@ -50,7 +43,6 @@ static void start(void)
 
 static void end(void)
 {
-	gmem_fake_close_fd(fake, other_fd);
 	gmem_fake_close_fd(fake, vm_fd);
 	gmem_fake_close_fd(fake, vcpu_fd);
 	gmem_vcpu_close(vcpu);
@@ -541,224 +533,6 @@ START_TEST(changes_in_log)
 }
 END_TEST
 
-/* ---- One failure at each call ---- */
-
-/* Operations that leave nothing behind when they succeed, their handle being closed again. */
-
-static int op_memfd_numa(void)
-{
-	static const uint64_t nodes = 1;
-	struct gmem_memfd_opts opts = {.sz = sizeof(opts),
-				       .size = SIZE,
-				       .flags = BOTH,
-				       .numa_mode = GMEM_NUMA_BIND,
-				       .numa_nodes = &nodes,
-				       .numa_words = 1};
-
-	return give_to_memfd(&opts);
-}
-
-static int op_memfd(void)
-{
-	struct gmem_memfd_opts opts = {.sz = sizeof(opts), .size = SIZE, .flags = BOTH};
-
-	return give_to_memfd(&opts);
-}
-
-static int op_memfd_open_fd(void)
-{
-	struct gmem_memfd *ret = NULL;
-	int r = gmem_memfd_open_fd(vm, other_fd, &ret);
-
-	gmem_memfd_close(ret);
-	return r;
-}
-
-static int op_memfd_open_fd_alone(void)
-{
-	struct gmem_memfd *ret = NULL;
-	int r = gmem_fake_open_memfd(fake, NULL, other_fd, &ret);
-
-	gmem_memfd_close(ret);
-	return r;
-}
-
-static int op_allocate(void)
-{
-	return gmem_memfd_allocate(memfd, 0, SIZE);
-}
-
-static int op_memfd_discard(void)
-{
-	return gmem_memfd_discard(memfd, 0, SIZE);
-}
-
-static int op_map(void)
-{
-	return give_to_map(NULL);
-}
-
-static int op_populate(void)
-{
-	return gmem_map_populate(map, 0, SIZE, 2);
-}
-
-static int create_slot(struct gmem_slot_opts opts)
-{
-	opts.sz = sizeof(opts);
-	return give_to_slot(&opts);
-}
-
-static int op_slot_of_memfd(void)
-{
-	return create_slot((struct gmem_slot_opts){
-		.gpa = 0x8000, .size = 0x1000, .memfd = memfd, .offset = 0x8000});
-}
-
-static int op_slot_of_map(void)
-{
-	return create_slot((struct gmem_slot_opts){.gpa = 0x8000, .size = SIZE, .map = map});
-}
-
-static int op_slot_of_host(void)
-{
-	return create_slot((struct gmem_slot_opts){.gpa = 0x8000, .size = 0x1000, .host = ram});
-}
-
-static int op_many(void)
-{
-	struct gmem_slot_opts opts[3];
-	struct gmem_slot *ret[3];
-	int r;
-
-	for (unsigned int i = 0; i < 3; i++)
-		opts[i] = (struct gmem_slot_opts){.sz = sizeof(*opts),
-						  .gpa = 0x8000 + i * 0x1000,
-						  .size = 0x1000,
-						  .memfd = memfd,
-						  .offset = 0x8000 + i * 0x1000};
-	r = gmem_slot_create_many(vm, opts, 3, ret);
-	for (unsigned int i = 0; i < 3; i++)
-		gmem_slot_close(ret[i]);
-	return r;
-}
-
-static int op_discard(void)
-{
-	return gmem_vm_discard(vm, 0x1000, 0x2000);
-}
-
-static int op_vcpu_open(void)
-{
-	struct gmem_vcpu *ret = NULL;
-	int r = gmem_vcpu_open(vm, vcpu_fd, &kvm_run, &ret);
-
-	gmem_vcpu_close(ret);
-	return r;
-}
-
-static int op_enable(void)
-{
-	return gmem_vm_enable_map_gpa_range(vm);
-}
-
-static int op_prefault(void)
-{
-	return give_to_prefault(NULL);
-}
-
-static int op_memory(void)
-{
-	struct gmem_slot_memory memory = {.sz = sizeof(memory)};
-
-	return gmem_slot_get_memory(slot, &memory);
-}
-
-/* To another size, and back without a failure. */
-static int op_replace(void)
-{
-	struct gmem_replace_opts how = {.sz = sizeof(how), .flags = GMEM_REPLACE_NO_VCPUS};
-	struct gmem_slot_opts opts = {.sz = sizeof(opts), .gpa = 0x1000, .size = 0x1000};
-	int r;
-
-	opts.memfd = memfd;
-	r = gmem_slot_replace(slot, &opts, &how);
-	gmem_fake_recover(fake);
-	opts.size = 0x2000;
-	ck_works(gmem_slot_replace(slot, &opts, &how));
-	return r;
-}
-
-static const struct {
-	const char *name;
-	int (*run)(void);
-} operations[] = {
-	{"memfd_create", op_memfd},
-	{"memfd_create with NUMA", op_memfd_numa},
-	{"memfd_open_fd", op_memfd_open_fd},
-	{"memfd_open_fd without a VM", op_memfd_open_fd_alone},
-	{"memfd_allocate", op_allocate},
-	{"memfd_discard", op_memfd_discard},
-	{"map_create", op_map},
-	{"map_populate", op_populate},
-	{"slot_create of a memfd", op_slot_of_memfd},
-	{"slot_create of a map", op_slot_of_map},
-	{"slot_create of host memory", op_slot_of_host},
-	{"slot_create_many", op_many},
-	{"slot_replace", op_replace},
-	{"vm_discard", op_discard},
-	{"vcpu_open", op_vcpu_open},
-	{"vm_enable_map_gpa_range", op_enable},
-	{"vcpu_prefault", op_prefault},
-	{"slot_get_memory", op_memory},
-};
-
-static void check_same(struct script_tally before, const char *name, unsigned int n)
-{
-	struct script_tally after;
-
-	ck_works(gmem_vm_reclaim(vm, NULL));
-	after = script_tally(fake);
-	ck_assert_msg(after.fds == before.fds && after.mappings == before.mappings &&
-			      after.slots == before.slots,
-		      "%s leaves %d descriptors, %d mappings and %d slots after failure %u", name,
-		      (int)(after.fds - before.fds), (int)(after.mappings - before.mappings),
-		      (int)(after.slots - before.slots), n);
-}
-
-static const int errors[] = {ENOMEM, EINVAL, EIO, EPERM, EFAULT, EMFILE};
-
-/* Each call of an operation fails once. It fails cleanly, and then works. */
-START_TEST(one_failure)
-{
-	const char *name = operations[_i % (int)ARRAY_SIZE(operations)].name;
-	int (*run)(void) = operations[_i % (int)ARRAY_SIZE(operations)].run;
-	int error = errors[_i / (int)ARRAY_SIZE(operations)];
-	struct script_tally before;
-	unsigned int n, answered = 1;
-
-	ck_works(run());
-	ck_works(gmem_vm_reclaim(vm, NULL));
-	before = script_tally(fake);
-	for (n = 1; answered; n++) {
-		int r;
-
-		ck_assert_uint_lt(n, 100);
-		gmem_fake_forget(fake);
-		ck_assert_int_lt(gmem_vm_get_cap(vm, (enum gmem_cap)0, &(uint64_t){0}), 0);
-		gmem_fake_fail(fake, n, error, "");
-		r = run();
-		answered = gmem_fake_recover(fake) || r < 0;
-		if (r < 0)
-			ck_assert_msg(gmem_error_get_reason() != GMEM_REASON_ARGUMENT,
-				      "%s fails without a reason of its own", name);
-		check_same(before, name, n);
-		ck_works(run());
-	}
-	ck_assert_uint_gt(n, 2);
-}
-END_TEST
-
 int main(void)
 {
 	Suite *suite = suite_create("fake-failure");
@@ -774,7 +548,6 @@ int main(void)
 	tcase_add_test(tcase, forked);
 	tcase_add_test(tcase, changes_in_quiesce);
 	tcase_add_test(tcase, changes_in_log);
-	tcase_add_loop_test(tcase, one_failure, 0, ARRAY_SIZE(operations) * ARRAY_SIZE(errors));
 	suite_add_tcase(suite, tcase);
 	return harness_run(suite);
 }

@@ -826,33 +826,6 @@ START_TEST(forked)
 }
 END_TEST
 
-/* ---- One failure at each call ---- */
-
-/* Opening survives the failure of each of its calls, or fails cleanly. */
-START_TEST(open_with_one_failure)
-{
-	static const int errors[] = {ENOMEM, EPERM, EMFILE, EINVAL, EIO};
-	struct gmem_vm *vm;
-	unsigned int n, calls;
-
-	start(GMEM_FAKE_LINUX_7_3);
-	gmem_vm_close(script_vm(fake, 0));
-	calls = 80;
-	for (n = 1; n <= calls; n++) {
-		gmem_fake_forget(fake);
-		gmem_fake_fail(fake, n, errors[_i], "");
-		if (open_vm(NULL, &vm) < 0) {
-			ck_assert_ptr_null(vm);
-			ck_assert_int_ne((int)gmem_error_get_reason(), GMEM_REASON_NONE);
-		}
-		gmem_vm_close(vm);
-		if (gmem_fake_recover(fake) == 0)
-			break;
-	}
-	end();
-}
-END_TEST
-
 static void add_open(Suite *suite)
 {
 	TCase *tcase = tcase_create("open");
@@ -896,7 +869,6 @@ static void add_caps(Suite *suite)
 	tcase = tcase_create("caps-of-kernels");
 	tcase_add_loop_test(tcase, caps_of_kernels, 0, 4);
 	tcase_add_loop_test(tcase, cap_probe_failure, 0, ARRAY_SIZE(probe_failures));
-	tcase_add_loop_test(tcase, open_with_one_failure, 0, 5);
 	suite_add_tcase(suite, tcase);
 }
 
