@@ -21,7 +21,7 @@ void gmem_fake_break(const struct gmem_fake *fake, const char *format, ...)
 	va_start(arguments, format);
 	vsnprintf(message, sizeof(message), format, arguments);
 	va_end(arguments);
-	/* The callback may leave with longjmp(). Without the lock this is a checked error. */
+	/* The callback may leave with longjmp(). */
 	pthread_mutex_unlock(&((struct gmem_fake *)(uintptr_t)fake)->lock);
 	if (fake->fail)
 		fake->fail(fake->fail_data, message);
@@ -161,7 +161,6 @@ static int check_opts(struct gmem_fake_opts *opts)
 int gmem_fake_create(const struct gmem_fake_opts *user, struct gmem_fake **ret)
 {
 	struct gmem_fake_opts opts = {.sz = sizeof(opts)};
-	pthread_mutexattr_t kind;
 	struct gmem_fake *fake;
 	int r = 0;
 
@@ -177,10 +176,7 @@ int gmem_fake_create(const struct gmem_fake_opts *user, struct gmem_fake **ret)
 	fake = calloc(1, sizeof(*fake));
 	if (!fake)
 		return gmem_internal.fail(ENOMEM, GMEM_REASON_NO_MEMORY, "no memory for a fake");
-	pthread_mutexattr_init(&kind);
-	pthread_mutexattr_settype(&kind, PTHREAD_MUTEX_ERRORCHECK);
-	pthread_mutex_init(&fake->lock, &kind);
-	pthread_mutexattr_destroy(&kind);
+	pthread_mutex_init(&fake->lock, NULL);
 	make_table(&fake->sys);
 	fake->fail = opts.fail;
 	fake->fail_data = opts.fail_data;
@@ -276,14 +272,17 @@ void gmem_fake_allow_left(struct gmem_fake *fake, unsigned int mappings, unsigne
 
 void gmem_fake_check(struct gmem_fake *fake)
 {
-	unsigned int fds = gmem_fake_tally(fake, GMEM_FAKE_FDS);
-	unsigned int mappings = gmem_fake_tally(fake, GMEM_FAKE_MAPPINGS);
-	unsigned int slots = gmem_fake_tally(fake, GMEM_FAKE_SLOTS);
+	unsigned int fds, mappings, slots;
 
 	gmem_fake_met(fake);
+	gmem_fake_enter(&fake->sys);
+	fds = tally(fake, GMEM_FAKE_FDS);
+	mappings = tally(fake, GMEM_FAKE_MAPPINGS);
+	slots = tally(fake, GMEM_FAKE_SLOTS);
 	gmem_fake_must(fake, fds == 0, "%u descriptors are left", fds);
 	gmem_fake_must(fake, mappings == fake->left_mappings, "%u mappings are left", mappings);
 	gmem_fake_must(fake, slots == fake->left_slots, "%u slots are left", slots);
+	gmem_fake_leave(fake, 0);
 }
 
 /* ---- The kernel's ways ---- */

@@ -115,8 +115,8 @@ void gmem_fake_expect(struct gmem_fake *fake, const char *format, ...)
 	va_start(arguments, format);
 	length = vasprintf(&text, format, arguments);
 	va_end(arguments);
-	gmem_fake_must(fake, length >= 0, "no memory");
 	gmem_fake_enter(&fake->sys);
+	gmem_fake_must(fake, length >= 0, "no memory");
 	meet_all(fake);
 	fake->expected = fake->next = text;
 	gmem_fake_leave(fake, 0);
@@ -131,15 +131,9 @@ void gmem_fake_met(struct gmem_fake *fake)
 
 /* ---- What fails ---- */
 
-void gmem_fake_fail(struct gmem_fake *fake, unsigned int n, int error, const char *part)
+/* With the lock. */
+static void add_order(struct gmem_fake *fake, unsigned int n, int value, const char *part)
 {
-	gmem_fake_must(fake, error > 0, "%d is no errno", error);
-	gmem_fake_answer(fake, n, -error, part);
-}
-
-void gmem_fake_answer(struct gmem_fake *fake, unsigned int n, int value, const char *part)
-{
-	gmem_fake_enter(&fake->sys);
 	fake->orders = gmem_fake_grow(fake, fake->orders, fake->order_count, &fake->order_room,
 				      sizeof(*fake->orders));
 	fake->orders[fake->order_count++] = (struct gmem_fake_order){
@@ -147,6 +141,20 @@ void gmem_fake_answer(struct gmem_fake *fake, unsigned int n, int value, const c
 		.n = n,
 		.value = value,
 	};
+}
+
+void gmem_fake_fail(struct gmem_fake *fake, unsigned int n, int error, const char *part)
+{
+	gmem_fake_enter(&fake->sys);
+	gmem_fake_must(fake, error > 0, "%d is no errno", error);
+	add_order(fake, n, -error, part);
+	gmem_fake_leave(fake, 0);
+}
+
+void gmem_fake_answer(struct gmem_fake *fake, unsigned int n, int value, const char *part)
+{
+	gmem_fake_enter(&fake->sys);
+	add_order(fake, n, value, part);
 	gmem_fake_leave(fake, 0);
 }
 
