@@ -870,6 +870,11 @@ static void deafen_all(void)
 	}
 }
 
+static void forget_told(void)
+{
+	told[0] = '\0';
+}
+
 static void check_told(const char *expected)
 {
 	ck_assert_str_eq(told, expected);
@@ -2059,6 +2064,7 @@ static void add_notifiers(Suite *suite)
 	TCase *tcase = tcase_create("notifiers");
 
 	tcase_add_checked_fixture(tcase, start, end);
+	tcase_add_checked_fixture(tcase, forget_told, NULL);
 	tcase_add_test(tcase, notifiers_are_told_in_order);
 	tcase_add_test(tcase, notifiers_are_told_of_each_run);
 	tcase_add_test(tcase, notifiers_are_told_at_the_right_time);

@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #define NOTHING "%s", ""
 #define PAGE	UINT64_C(0x1000)
@@ -39,6 +40,8 @@ static void bind_slot(struct gmem_slot_opts opts)
  */
 static void start(void)
 {
+	/* Without the pages that an earlier test has touched, if it was in this process. */
+	ck_assert_int_eq(madvise(ram, sizeof(ram), MADV_DONTNEED), 0);
 	fake = script_new(GMEM_FAKE_PRIVATE);
 	gmem_fake_name(fake, ram, sizeof(ram), "ram");
 	vm = script_vm(fake, 0);

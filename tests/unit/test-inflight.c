@@ -3,6 +3,7 @@
 #include "inflight.h"
 
 #include <pthread.h>
+#include <string.h>
 #include <unistd.h>
 
 #define READERS (GMEM_INFLIGHT_CELLS + 6) /* six find no cell, and are counted */
@@ -15,6 +16,11 @@ struct writer {
 };
 
 static struct writer writer;
+
+static void start(void)
+{
+	memset(&writer, 0, sizeof(writer));
+}
 
 static void *wait_for_all(void *data)
 {
@@ -113,6 +119,8 @@ static Suite *make_suite(void)
 	TCase *reader = tcase_create("reader");
 	TCase *waiting = tcase_create("writer");
 
+	tcase_add_checked_fixture(reader, start, NULL);
+	tcase_add_checked_fixture(waiting, start, NULL);
 	tcase_add_test(reader, cells_are_taken_once);
 	tcase_add_test(reader, a_cell_can_be_taken_again);
 	tcase_add_test(waiting, nobody_is_waited_for_where_nobody_reads);
