@@ -1714,6 +1714,8 @@ START_TEST(metadata_of_a_large_guest)
 	uint64_t state = 88172645463325252U;
 	size_t before, made, churned;
 
+	if (harness_is_quick())
+		SKIP("half a million conversions in one thread");
 	start_large();
 	before = allocated_bytes();
 	shapes[_i].make();
@@ -1793,6 +1795,8 @@ START_TEST(accesses_do_not_walk_the_map)
 {
 	uint64_t before, after;
 
+	if (harness_is_quick())
+		SKIP("is about time");
 	start_large();
 	before = time_of_accesses();
 	for (uint64_t i = 0; i < 20000; i += 2) {
@@ -1890,7 +1894,7 @@ static void check_untouched(uint64_t gpa)
 	}
 }
 
-#define ROUNDS 100
+#define ROUNDS (int)harness_rounds(100)
 
 static void *convert_all_the_time(void *data)
 {

@@ -61,6 +61,18 @@ const char *harness_kvm_device(void)
 	return device && *device ? device : "/dev/kvm";
 }
 
+bool harness_is_quick(void)
+{
+	const char *quick = getenv("GMEM_TEST_QUICK");
+
+	return quick && strcmp(quick, "1") == 0;
+}
+
+unsigned int harness_rounds(unsigned int rounds)
+{
+	return harness_is_quick() ? rounds / 10 : rounds;
+}
+
 void harness_let_faults_kill(void)
 {
 	if (signal(SIGSEGV, SIG_DFL) == SIG_ERR || signal(SIGBUS, SIG_DFL) == SIG_ERR)

@@ -4,7 +4,7 @@
  * and a record of every test for scripts/test.
  *
  * A test program's main is `return harness_run(make_suite());`. Each test runs in a process of its
- * own unless CK_FORK=no is set, which is meant for a debugger.
+ * own unless CK_FORK=no is set, which is meant for debuggers and their like.
  *
  * Environment:
  *   GMEM_TEST_RESULTS     file to which one line a test is appended, of five columns parted by
@@ -12,11 +12,14 @@
  *                         before it one line a note: note in the fourth column, its text last
  *   GMEM_TEST_GROUP       the first column
  *   GMEM_TEST_KVM_DEVICE  the KVM device to use instead of /dev/kvm
+ *   GMEM_TEST_QUICK       1: a tool makes this run many times slower, so tests do fewer rounds of
+ *                         the same, and those that only count are skipped
  */
 #ifndef GMEM_TEST_HARNESS_H
 #define GMEM_TEST_HARNESS_H
 
 #include <check.h>
+#include <stdbool.h>
 #include <stddef.h>
 
 /* Runs the suite, prints TAP and frees the suite. Returns the exit status: 0 if nothing failed. */
@@ -54,6 +57,10 @@ int harness_run_suites(Suite *const *suites, size_t count, const struct harness_
 
 /* The path of the KVM device under test. */
 const char *harness_kvm_device(void);
+
+/* Whether GMEM_TEST_QUICK asks for less, and how many of a test's rounds it then wants. */
+bool harness_is_quick(void);
+unsigned int harness_rounds(unsigned int rounds);
 
 /*
  * Gives SIGSEGV and SIGBUS back their deadly default. For tests that expect one of them: a

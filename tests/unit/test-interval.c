@@ -107,12 +107,13 @@ START_TEST(random_changes_agree_with_the_model)
 	uint64_t state = (uint64_t)_i * 0x9e3779b97f4a7c15U + 1;
 	struct gmem_interval_set set;
 	struct model *model = calloc(1, sizeof(*model));
+	uint32_t phase = harness_rounds(1000);
 
 	ck_assert_ptr_nonnull(model);
 	gmem_interval_init(&set);
-	for (uint32_t step = 1; step <= 4000; step++) {
+	for (uint32_t step = 1; step <= 4 * phase; step++) {
 		/* Phases of growth and of shrinking, so that the tree gets deep and flat again. */
-		bool grow = next_random(&state) % 100 < (step / 1000 % 2 ? 30U : 80U);
+		bool grow = next_random(&state) % 100 < (step / phase % 2 ? 30U : 80U);
 		uint64_t start = next_random(&state) % LINE;
 		uint64_t size = 1 + next_random(&state) % (_i % 2 ? 3 : 1);
 
@@ -281,7 +282,7 @@ START_TEST(random_assignments_agree_with_the_model)
 
 	ck_assert_ptr_nonnull(words);
 	gmem_interval_init(&set);
-	for (uint32_t i = 1; i <= 6000; i++) {
+	for (uint32_t i = 1; i <= harness_rounds(6000); i++) {
 		uint64_t start = next_random(&state) % LINE;
 		uint64_t size = 1 + next_random(&state) % length;
 		uint64_t end = start + size < LINE ? start + size : LINE;
@@ -313,6 +314,8 @@ START_TEST(assignments_of_all_small_ranges)
 	};
 	static struct words words;
 
+	if (harness_is_quick())
+		SKIP("random assignments do the same");
 	for (uint64_t a = 0; a < END; a++)
 		for (uint64_t b = a + 1; b <= END; b++)
 			for (uint64_t c = 0; c < END; c++)
@@ -474,7 +477,7 @@ START_TEST(readers_see_whole_assignments)
 	for (int i = 0; i < 2; i++)
 		ck_assert_int_eq(pthread_create(&readers[i], NULL, read_runs_all_the_time, &flip),
 				 0);
-	for (uint64_t i = 0; i < 30000; i++) {
+	for (uint64_t i = 0; i < harness_rounds(30000); i++) {
 		ck_assert_int_eq(gmem_interval_reserve(&flip.set, GMEM_INTERVAL_ASSIGN), 0);
 		gmem_interval_assign(&flip.set, MIDDLE_START, MIDDLE_END, i % 2 ? 0 : 2);
 	}
@@ -551,7 +554,7 @@ START_TEST(readers_see_whole_intervals_while_a_writer_works)
 		toggle(&race.set, there, i);
 	for (int i = 0; i < 3; i++)
 		ck_assert_int_eq(pthread_create(&readers[i], NULL, read_all_the_time, &race), 0);
-	for (int step = 0; step < 60000; step++) {
+	for (unsigned int step = 0; step < harness_rounds(60000); step++) {
 		uint64_t i = next_random(&state) % SLOTS;
 
 		if (i % 3)
