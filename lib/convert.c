@@ -90,7 +90,7 @@ static int add_run(struct job *job, uint64_t start, uint64_t end, bool changes)
 {
 	struct run *last = job->count ? &job->runs[job->count - 1] : NULL;
 
-	if (last && last->end == start && last->changes == changes) {
+	if (job->count && last->end == start && last->changes == changes) {
 		last->end = end;
 		return 0;
 	}

@@ -143,7 +143,7 @@ __attribute__((format(printf, 3, 0))) static int fail(int error, enum gmem_reaso
 	return -error;
 }
 
-int gmem_fail(int error, enum gmem_reason reason, const char *format, ...)
+int(gmem_fail)(int error, enum gmem_reason reason, const char *format, ...)
 {
 	va_list arguments;
 	int r;
@@ -172,7 +172,7 @@ static enum gmem_reason reason_of_errno(int error)
 	}
 }
 
-int gmem_fail_kernel(int error, const char *format, ...)
+int(gmem_fail_kernel)(int error, const char *format, ...)
 {
 	va_list arguments;
 	size_t used;

@@ -16,6 +16,16 @@ int gmem_fail(int error, enum gmem_reason reason, const char *format, ...)
  */
 int gmem_fail_kernel(int error, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+/* For compilers and analyzers, which see one file at a time: a failure is negative. */
+static inline int gmem_negative(int result)
+{
+	if (result >= 0)
+		__builtin_unreachable();
+	return result;
+}
+#define gmem_fail(...)	      gmem_negative(gmem_fail(__VA_ARGS__))
+#define gmem_fail_kernel(...) gmem_negative(gmem_fail_kernel(__VA_ARGS__))
+
 /* Put something in front of this thread's message, such as which entry of an array it concerns. */
 void gmem_error_prefix(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
