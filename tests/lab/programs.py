@@ -15,8 +15,8 @@ ROOT = Path(__file__).resolve().parents[2]
 GROUPS = ("probe", "examples", "kvm", "kernel")
 TOOL = "/build/tools/gmem"
 # The groups that no other kernel would change.
-HOST_ONLY = ("unit", "fake", "fuzz", "inject", "trace", "tool", "api", "install", "thread",
-             "valgrind", "lab")
+HOST_ONLY = ("unit", "fake", "fuzz", "inject", "trace", "tool", "api", "lint", "install",
+             "thread", "valgrind", "lab")
 OPTIONS = ["--buildtype=debugoptimized", "-Dwerror=true", "-Ddefault_library=static",
            "--prefer-static", "-Dc_link_args=-static", "-Dtests=enabled", "-Ddrawings=disabled"]
 

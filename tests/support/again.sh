@@ -10,6 +10,7 @@ again() {
 	again_status=0
 	again_output=$(GMEM_TEST_RESULTS="$again_records" meson test -C "$again_folder" \
 		--no-rebuild --print-errorlogs "$@" 2>&1 </dev/null) || again_status=$?
+	# shellcheck disable=SC2154 # of tap.sh
 	again_failures=$tap_failures
 	while IFS='	' read -r _ program name verdict reason; do
 		[ "$verdict" = note ] || tap_record "$verdict" "$program:$name" "$reason"
