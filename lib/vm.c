@@ -278,6 +278,19 @@ static int set_announced(struct gmem_vm *vm, const struct gmem_vm_opts *opts)
 	return set_granted(vm, opts);
 }
 
+/* Where this process's addresses end. */
+static uint64_t end_of_process(const struct gmem_vm *vm)
+{
+	uint64_t end = limit_of_bits(gmem_caps_value(&vm->caps, GMEM_CAP_HVA_BITS));
+
+#if defined(__x86_64__)
+	/* The last page is nobody's (TASK_SIZE_MAX): KVM refuses it. */
+	if (end != GMEM_RANGE_MAX)
+		end -= vm->page_size;
+#endif
+	return end;
+}
+
 /* What follows from the capabilities. */
 static int set_limits(struct gmem_vm *vm, const struct gmem_vm_opts *opts)
 {
@@ -287,7 +300,7 @@ static int set_limits(struct gmem_vm *vm, const struct gmem_vm_opts *opts)
 		return r;
 	gmem_caps_try(&vm->caps, vm->sys, vm->fd, vm->id_first, vm->id_end);
 	vm->gpa_limit = limit_of_bits(gmem_caps_value(&vm->caps, GMEM_CAP_GPA_BITS));
-	vm->hva_limit = limit_of_bits(gmem_caps_value(&vm->caps, GMEM_CAP_HVA_BITS));
+	vm->hva_limit = end_of_process(vm);
 	vm->has_private =
 		gmem_caps_value(&vm->caps, GMEM_CAP_MEMORY_ATTRIBUTES) & GMEM_ATTRIBUTE_PRIVATE;
 	return make_spaces(vm);

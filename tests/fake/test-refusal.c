@@ -315,7 +315,15 @@ static const struct {
 	 GMEM_REASON_MEMFD_BEYOND_END},
 	{{.size = 0x800, .host = ram}, false, EINVAL, GMEM_REASON_RANGE_UNALIGNED},
 	{{.size = 0x1000, .host = ram + 0x800}, false, EINVAL, GMEM_REASON_RANGE_UNALIGNED},
+	{{.size = 0x1000, .host = (void *)0x7fffffffe000}, false, 0, 0},
+#ifdef __x86_64__ /* the last page is no process's there */
+	{{.size = 0x1000, .host = (void *)0x7ffffffff000},
+	 false,
+	 ERANGE,
+	 GMEM_REASON_HOST_NOT_CANONICAL},
+#else
 	{{.size = 0x1000, .host = (void *)0x7ffffffff000}, false, 0, 0},
+#endif
 	{{.size = 0x2000, .host = (void *)0x7ffffffff000},
 	 false,
 	 ERANGE,

@@ -104,6 +104,9 @@ static const struct recipe recipes[] = {
 	{.size = 2, .map = WHOLE, .offset = BACK 1, BECAUSE(EOVERFLOW, RANGE_WRAPS)},
 	{.size = 1, .host = HIGH, BECAUSE(ERANGE, HOST_NOT_CANONICAL)},
 	{.size = 2, .host = LAST_PAGE, BECAUSE(ERANGE, HOST_NOT_CANONICAL)},
+#ifdef __x86_64__ /* it is no process's there */
+	{.size = 1, .host = LAST_PAGE, BECAUSE(ERANGE, HOST_NOT_CANONICAL)},
+#endif
 
 	{.gpa = 0x1ff, .size = 2, .host = MEMORY, BECAUSE(EEXIST, GPA_RESERVED)},
 	{.gpa = 0x203, .size = 1, .host = MEMORY, BECAUSE(EEXIST, GPA_RESERVED)},
