@@ -12,8 +12,12 @@ import machine
 ROOT = Path(__file__).resolve().parents[2]
 # What a kernel is known by comes first. The kernel's own tests come last: they look for known
 # faults that may stop the machine.
-GROUPS = ("probe", "examples", "kvm", "kernel")
+GROUPS = ("probe", "examples", "kvm", "differ", "kernel")
 TOOL = "/build/tools/gmem"
+# Emulated machines are slow: fewer steps of the group differ than a host makes.
+STEPS = {"GMEM_TEST_STEPS": "3000"}
+# Tests of these groups that need a compiler.
+BUILDERS = ("differ-plant",)
 # The groups that no other kernel would change.
 HOST_ONLY = ("unit", "fake", "fuzz", "inject", "trace", "tool", "api", "lint", "install",
              "thread", "valgrind", "lab")
@@ -58,7 +62,8 @@ def build(arch, cross):
 def read_tests(folder):
     """Meson's tests that look at a kernel."""
     tests = json.loads((folder / "meson-info/intro-tests.json").read_text())
-    return [test for test in tests if group_of(test) in GROUPS and test["protocol"] == "tap"]
+    return [test for test in tests if group_of(test) in GROUPS and test["protocol"] == "tap"
+            and test["name"] not in BUILDERS]
 
 
 def read_benches(folder):
@@ -103,6 +108,8 @@ def from_test(folder, test):
         words.insert(0, "sh")
     environment = {name: value for name, value in test["env"].items()
                    if name not in ("GMEM_TEST_GROUP", "LD_LIBRARY_PATH")}
+    if group_of(test) == "differ":
+        environment |= STEPS
     return Program(test["name"], group_of(test), "tests", words, environment, files)
 
 
