@@ -5,6 +5,8 @@
 
 #include "gmem.h"
 
+#include <errno.h>
+
 /* Record a failure and return -error. `error` is positive. */
 int gmem_fail(int error, enum gmem_reason reason, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
@@ -16,12 +18,13 @@ int gmem_fail(int error, enum gmem_reason reason, const char *format, ...)
  */
 int gmem_fail_kernel(int error, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
-/* For compilers and analyzers, which see one file at a time: a failure is negative. */
+/*
+ * A failure is negative whatever its errno was, so that no caller takes it for a success. Inline,
+ * for compilers and analyzers see one file at a time.
+ */
 static inline int gmem_negative(int result)
 {
-	if (result >= 0)
-		__builtin_unreachable();
-	return result;
+	return result < 0 ? result : -EINVAL;
 }
 #define gmem_fail(...)	      gmem_negative(gmem_fail(__VA_ARGS__))
 #define gmem_fail_kernel(...) gmem_negative(gmem_fail_kernel(__VA_ARGS__))

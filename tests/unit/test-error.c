@@ -17,6 +17,15 @@ START_TEST(a_failure_leaves_reason_and_message)
 }
 END_TEST
 
+/* A kernel that fails without an errno is no success. */
+START_TEST(a_failure_is_negative)
+{
+	ck_assert_int_eq(gmem_fail(0, GMEM_REASON_NULL, "nothing"), -EINVAL);
+	ck_assert_int_eq(gmem_fail_kernel(0, "call"), -EINVAL);
+	ck_assert_int_eq(gmem_fail_kernel(-EIO, "call"), -EINVAL);
+}
+END_TEST
+
 START_TEST(nothing_has_failed_at_first)
 {
 	ck_assert_int_eq(gmem_error_get_reason(), GMEM_REASON_NONE);
@@ -134,6 +143,7 @@ static Suite *make_suite(void)
 
 	tcase_add_test(thread, nothing_has_failed_at_first);
 	tcase_add_test(thread, a_failure_leaves_reason_and_message);
+	tcase_add_test(thread, a_failure_is_negative);
 	tcase_add_loop_test(thread, a_failed_syscall_has_the_reason_of_its_errno, 0,
 			    (int)(sizeof(meanings) / sizeof(meanings[0])));
 	tcase_add_test(thread, errnos_have_names);
