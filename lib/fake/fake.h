@@ -150,7 +150,7 @@ struct gmem_fake {
 /* ---- fake.c ---- */
 
 /* Report a broken expectation. With the lock. */
-_Noreturn __attribute__((format(printf, 2, 3))) void gmem_fake_break(const struct gmem_fake *fake,
+__attribute__((noreturn, format(printf, 2, 3))) void gmem_fake_break(const struct gmem_fake *fake,
 								     const char *format, ...);
 
 #define gmem_fake_must(fake, condition, ...)                                                       \
