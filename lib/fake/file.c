@@ -185,13 +185,14 @@ static int fake_memfd_create(const struct gmem_sys *sys, const char *name, unsig
 	static const struct gmem_fake_bit bits[] = {{MFD_CLOEXEC, "CLOEXEC"},
 						    {MFD_ALLOW_SEALING, "SEALING"}};
 	struct gmem_fake *fake = gmem_fake_enter(sys);
+	struct gmem_fake_object *file;
 	long r;
 
 	if (gmem_fake_decided(fake, &r, "memfd_create(%s, %s)", name,
 			      gmem_fake_name_bits(fake, flags, bits, 2)))
 		return gmem_fake_leave(fake, r);
-	return gmem_fake_leave(fake,
-			       gmem_fake_add_fd(fake, gmem_fake_new_object(fake, GMEM_FAKE_MEMFD)));
+	file = gmem_fake_new_object(fake, GMEM_FAKE_MEMFD);
+	return gmem_fake_leave(fake, gmem_fake_add_fd(fake, file));
 }
 
 static int fake_ftruncate(const struct gmem_sys *sys, int fd, uint64_t size)
@@ -265,19 +266,21 @@ static struct gmem_fake_object *vm_of(const struct gmem_fake *fake, int vm_fd)
 
 int gmem_fake_make_vm(struct gmem_fake *fake)
 {
+	struct gmem_fake_object *vm;
+
 	gmem_fake_enter(&fake->sys);
-	return gmem_fake_leave(fake,
-			       gmem_fake_add_fd(fake, gmem_fake_new_object(fake, GMEM_FAKE_VM)));
+	vm = gmem_fake_new_object(fake, GMEM_FAKE_VM);
+	return gmem_fake_leave(fake, gmem_fake_add_fd(fake, vm));
 }
 
 int gmem_fake_make_gmem(struct gmem_fake *fake, int vm_fd, uint64_t size, uint64_t flags)
 {
-	struct gmem_fake_object *vm;
+	struct gmem_fake_object *vm, *file;
 
 	gmem_fake_enter(&fake->sys);
 	vm = vm_fd < 0 ? NULL : vm_of(fake, vm_fd);
-	return gmem_fake_leave(fake,
-			       gmem_fake_add_fd(fake, gmem_fake_new_gmem(fake, vm, size, flags)));
+	file = gmem_fake_new_gmem(fake, vm, size, flags);
+	return gmem_fake_leave(fake, gmem_fake_add_fd(fake, file));
 }
 
 int gmem_fake_make_vcpu(struct gmem_fake *fake, int vm_fd, void *kvm_run)
