@@ -14,7 +14,7 @@
 
 /* ---- Messages ----------------------------------------------------------------------------- */
 
-int fail(const char *format, ...)
+void print_failure(const char *format, ...)
 {
 	va_list args;
 
@@ -24,17 +24,6 @@ int fail(const char *format, ...)
 	vfprintf(stderr, format, args);
 	va_end(args);
 	fputc('\n', stderr);
-	return EXIT_WRONG;
-}
-
-int fail_errno(const char *what)
-{
-	return fail("%s: %s", what, strerror(errno));
-}
-
-int fail_gmem(const char *what)
-{
-	return fail("%s: %s", what, gmem_error_get_message());
 }
 
 /* What helps where the machine, and not the program, is at fault; NULL for other failures. */
@@ -66,15 +55,14 @@ static const char *remedy(enum gmem_reason reason)
 	}
 }
 
-int fail_machine(const char *what)
+bool print_remedy(const char *what)
 {
 	const char *help = remedy(gmem_error_get_reason());
 
-	fail_gmem(what);
-	if (!help)
-		return EXIT_WRONG;
-	fprintf(stderr, "what to do: %s\n`gmem probe` tells more.\n", help);
-	return EXIT_UNUSABLE;
+	print_failure("%s: %s", what, gmem_error_get_message());
+	if (help)
+		fprintf(stderr, "what to do: %s\n`gmem probe` tells more.\n", help);
+	return help;
 }
 
 /* ---- Numbers ------------------------------------------------------------------------------ */
@@ -195,12 +183,12 @@ int parse_options(int argc, char **argv, const struct usage *usage, struct optio
 			return EXIT_RIGHT;
 		}
 		if (!take(c, usage, options)) {
-			fail("not a possible value: %s", optarg);
+			print_failure("not a possible value: %s", optarg);
 			return EXIT_USAGE;
 		}
 	}
 	if (optind == argc)
 		return -1;
-	fail("unknown argument: %s", argv[optind]);
+	print_failure("unknown argument: %s", argv[optind]);
 	return EXIT_USAGE;
 }

@@ -5,9 +5,11 @@
 
 #include <gmem.h>
 
+#include <errno.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 enum {
 	EXIT_RIGHT = 0,
@@ -19,13 +21,29 @@ enum {
 #define MIB	       (UINT64_C(1) << 20)
 #define DEFAULT_DEVICE "/dev/kvm"
 
-/* Each prints a message of this program's on standard error and returns EXIT_WRONG. */
-__attribute__((format(printf, 1, 2))) int fail(const char *format, ...);
-int fail_errno(const char *what);
-int fail_gmem(const char *what);
+/* A message of this program's on standard error. */
+__attribute__((format(printf, 1, 2))) void print_failure(const char *format, ...);
 
-/* For calls that fail where the machine lacks something: EXIT_UNUSABLE then, and what to do. */
-int fail_machine(const char *what);
+/* The library's message, and what to do. True if there is: the machine lacks something. */
+bool print_remedy(const char *what);
+
+/* Each prints a message and gives an exit code, which is never EXIT_RIGHT. */
+#define fail(...) (print_failure(__VA_ARGS__), EXIT_WRONG)
+
+static inline int fail_errno(const char *what)
+{
+	return fail("%s: %s", what, strerror(errno));
+}
+
+static inline int fail_gmem(const char *what)
+{
+	return fail("%s: %s", what, gmem_error_get_message());
+}
+
+static inline int fail_machine(const char *what)
+{
+	return print_remedy(what) ? EXIT_UNUSABLE : EXIT_WRONG;
+}
 
 /* Seconds, from some moment on. */
 double now(void);

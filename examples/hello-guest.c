@@ -16,6 +16,7 @@
 
 #include <gmem.h>
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
@@ -75,7 +76,8 @@ struct machine {
 	double guest_seconds;
 };
 
-static const char *const step_names[GUEST_STEP_COUNT] = {"fill", "verify", "sum", "zeros"};
+/* Also of the step after the last, in which a guest may still say something. */
+static const char *const step_names[] = {"fill", "verify", "sum", "zeros", "end"};
 static const char *const step_meanings[GUEST_STEP_COUNT] = {
 	"the guest writes a value of its own into each page",
 	"the guest compares every word",
@@ -146,12 +148,12 @@ static void complain(const struct machine *m, uint64_t gpa, uint64_t expected, u
 {
 	uint64_t page = gpa - gpa % m->page;
 
-	fail("wrong memory, found by the %s: page %" PRIu64 " (gpa 0x%" PRIx64 "), byte %" PRIu64
-	     ":\n"
-	     "  expected 0x%016" PRIx64 "\n"
-	     "  found    0x%016" PRIx64 "\n"
-	     "  differs  0x%016" PRIx64,
-	     who, page / m->page, page, gpa - page, expected, found, expected ^ found);
+	print_failure("wrong memory, found by the %s: page %" PRIu64 " (gpa 0x%" PRIx64
+		      "), byte %" PRIu64 ":\n"
+		      "  expected 0x%016" PRIx64 "\n"
+		      "  found    0x%016" PRIx64 "\n"
+		      "  differs  0x%016" PRIx64,
+		      who, page / m->page, page, gpa - page, expected, found, expected ^ found);
 }
 
 static int compare_sums(const struct machine *m)
@@ -162,8 +164,9 @@ static int compare_sums(const struct machine *m)
 		printf("  %-8s    0x%016" PRIx64 "   guest and host agree\n", "checksum", sum);
 		return EXIT_RIGHT;
 	}
-	fail("wrong memory: the guest's checksum is 0x%016" PRIx64 ", the host's 0x%016" PRIx64,
-	     m->sum, sum);
+	print_failure("wrong memory: the guest's checksum is 0x%016" PRIx64
+		      ", the host's 0x%016" PRIx64,
+		      m->sum, sum);
 	for (uint64_t gpa = TEST_GPA; gpa < TEST_GPA + m->test_size; gpa += m->page) {
 		if (*host_word(m, gpa) != expected_value(m, gpa)) {
 			complain(m, gpa, expected_value(m, gpa), *host_word(m, gpa), "host");
@@ -178,8 +181,10 @@ static void corrupt(struct machine *m)
 {
 	uint64_t pages = m->test_size / m->page;
 	uint64_t pick = (m->options->seed + 1) * VALUE_STEP >> 16;
-	uint64_t gpa = TEST_GPA + pick % pages * m->page + pick % (m->page / 8) * 8;
+	uint64_t gpa;
 
+	assert(pages > 0); /* the least memory is more than any page */
+	gpa = TEST_GPA + pick % pages * m->page + pick % (m->page / 8) * 8;
 	*host_word(m, gpa) ^= UINT64_C(1) << (pick >> 40 & 63);
 	m->written[gpa / m->page] = 1;
 	show_step("corrupt", 0, -1, "the host flips one bit, as --corrupt asks");
@@ -229,6 +234,7 @@ static int write_guest(struct machine *m)
 {
 	size_t tables_size;
 	const void *tables = cpu_make_tables(&tables_size);
+	/* cppcheck-suppress comparePointers; two symbols of one section */
 	size_t code_size = (size_t)(hello_guest_end - hello_guest_begin);
 	int ret = write_guest_bytes(m, TABLES_GPA, tables, tables_size);
 
@@ -494,10 +500,10 @@ static int parse_hello_options(int argc, char **argv, struct hello_options *opti
 			return EXIT_USAGE;
 		}
 		if (!good)
-			fail("not a possible value: %s", optarg);
+			print_failure("not a possible value: %s", optarg);
 	}
 	if (good && optind != argc)
-		fail("unknown argument: %s", argv[optind]);
+		print_failure("unknown argument: %s", argv[optind]);
 	return good && optind == argc ? -1 : EXIT_USAGE;
 }
 

@@ -18,12 +18,14 @@ static int fail_with(int fd, const char *what)
 
 static int make_socket(const char *path, struct sockaddr_un *address)
 {
+	size_t length = strlen(path);
+
 	*address = (struct sockaddr_un){.sun_family = AF_UNIX};
-	if (strlen(path) >= sizeof(address->sun_path)) {
-		fail("too long for the path of a socket: %s", path);
+	if (length >= sizeof(address->sun_path)) {
+		print_failure("too long for the path of a socket: %s", path);
 		return -1;
 	}
-	strcpy(address->sun_path, path);
+	memcpy(address->sun_path, path, length + 1);
 	/* Records, not a stream: a message comes whole or not at all. */
 	return socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
 }
@@ -50,7 +52,7 @@ static int check_peer(int fd, pid_t pid)
 		return -1;
 	}
 	if (peer.uid != geteuid() || (pid && peer.pid != pid)) {
-		fail("process %d of user %u is a stranger", peer.pid, peer.uid);
+		print_failure("process %d of user %u is a stranger", peer.pid, peer.uid);
 		return -1;
 	}
 	return 0;
@@ -62,7 +64,7 @@ int share_accept(int listener, pid_t pid, int seconds)
 	int fd;
 
 	if (poll(&wait, 1, seconds * 1000) <= 0) {
-		fail("the other process does not connect");
+		print_failure("the other process does not connect");
 		return -1;
 	}
 	fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
@@ -140,7 +142,7 @@ int share_receive(int socket, struct share_message *message)
 	if (fd >= 0 && got == sizeof(*message) && message->magic == SHARE_MAGIC &&
 	    !(header.msg_flags & (MSG_TRUNC | MSG_CTRUNC)))
 		return fd;
-	fail("that is no message of this protocol");
+	print_failure("that is no message of this protocol");
 	if (fd >= 0)
 		close(fd);
 	return -1;
