@@ -5,6 +5,7 @@
 
 #include <gmem.h>
 
+#include <assert.h>
 #include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
@@ -76,18 +77,6 @@ void bench_skip(const char *format, ...)
 	say("skipped", format, arguments);
 	va_end(arguments);
 	exit(BENCH_SKIP);
-}
-
-void bench_check_gmem(int r, const char *what)
-{
-	if (r < 0)
-		bench_fail("%s: %s", what, gmem_error_get_message());
-}
-
-void bench_check(bool good, const char *what)
-{
-	if (!good)
-		bench_fail("%s: %s", what, strerror(errno));
 }
 
 /* ---- Time --------------------------------------------------------------------------------- */
@@ -290,6 +279,7 @@ void bench_compare(const struct bench_case *bench_case)
 
 	while (c.columns < BENCH_WAYS_MAX && bench_case->ways[c.columns].name)
 		c.columns++;
+	assert(c.columns > 0);
 	for (size_t i = 0; i < c.columns; i++)
 		c.times[i] = calibrate(&bench_case->ways[i]);
 	c.times[c.columns] = c.times[0];

@@ -9,9 +9,13 @@
 #ifndef BENCH_H
 #define BENCH_H
 
+#include <gmem.h>
+
+#include <errno.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #define BENCH_KIB      UINT64_C(1024)
 #define BENCH_MIB      (1024 * BENCH_KIB)
@@ -62,8 +66,17 @@ __attribute__((noreturn, format(printf, 1, 2))) void bench_fail(const char *form
 __attribute__((noreturn, format(printf, 1, 2))) void bench_skip(const char *format, ...);
 
 /* Ends the program unless a call of the library, or one of the system, went well. */
-void bench_check_gmem(int r, const char *what);
-void bench_check(bool good, const char *what);
+static inline void bench_check_gmem(int r, const char *what)
+{
+	if (r < 0)
+		bench_fail("%s: %s", what, gmem_error_get_message());
+}
+
+static inline void bench_check(bool good, const char *what)
+{
+	if (!good)
+		bench_fail("%s: %s", what, strerror(errno));
+}
 
 /* Nanoseconds, from some moment on, and those that have passed, without what looking costs. */
 uint64_t bench_now(void);

@@ -58,6 +58,7 @@ static void add_low(struct machine *m)
 
 	m->low = map_host(-1, LOW_SIZE);
 	memcpy(m->low + TABLES_GPA, tables, tables_size);
+	/* cppcheck-suppress comparePointers; two symbols of one section */
 	memcpy(m->low + CODE_GPA, walk_guest_begin, (size_t)(walk_guest_end - walk_guest_begin));
 	opts.host = m->low;
 	bench_check_gmem(gmem_slot_create(m->vm, &opts, &m->low_slot), "the first slot");

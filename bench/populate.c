@@ -34,7 +34,7 @@ static void *populate_share(void *data)
 
 static void populate_raw(const struct task *task)
 {
-	struct share shares[THREADS_MAX];
+	struct share shares[THREADS_MAX] = {0};
 	pthread_t threads[THREADS_MAX];
 
 	for (unsigned int i = 0; i < task->threads; i++) {

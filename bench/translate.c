@@ -11,6 +11,7 @@
 #include <gmem-fake.h>
 #include <gmem.h>
 
+#include <assert.h>
 #include <pthread.h>
 #include <sched.h>
 #include <semaphore.h>
@@ -329,6 +330,7 @@ static void open_space(struct gmem_fake *fake, struct space *space, unsigned int
 	bench_check(space->slots && space->regions && space->addresses, "calloc");
 	bench_check_gmem(gmem_fake_open_vm(fake, NULL, &space->vm), "a VM");
 	size = lay_out(space);
+	assert(space->pages > 0);
 	reserve(space, size);
 	space->index = calloc(space->pages, sizeof(uint32_t));
 	bench_check(space->index, "calloc");
