@@ -206,8 +206,8 @@ static void show_numa_maps(const struct part *part)
 	char *end;
 
 	while (maps && fgets(line, sizeof(line), maps))
-		if (strtoul(line, &end, 16) == begin)
-			sscanf(end, " %255s", policy);
+		if (strtoul(line, &end, 16) == begin && sscanf(end, " %255s", policy) == 1)
+			break;
 	if (maps)
 		fclose(maps);
 	printf("   %s\n", policy);

@@ -353,7 +353,7 @@ static void close_machine(struct machine *m)
 		close(m->listener);
 	if (m->worker) {
 		kill(m->worker, SIGTERM);
-		waitpid(m->worker, NULL, 0);
+		(void)waitpid(m->worker, NULL, 0);
 	}
 	if (m->folder[0]) {
 		unlink(m->path);

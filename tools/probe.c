@@ -99,8 +99,10 @@ static int collect(struct probe *probe)
 {
 	uint64_t types;
 
+	/* A release without numbers is 0.0. */
 	if (uname(&probe->kernel) == 0)
-		sscanf(probe->kernel.release, "%u.%u", &probe->kernel_major, &probe->kernel_minor);
+		(void)sscanf(probe->kernel.release, "%u.%u", &probe->kernel_major,
+			     &probe->kernel_minor);
 	probe->page_size = (size_t)sysconf(_SC_PAGESIZE);
 	probe->types = calloc(PROBE_MAX_TYPES, sizeof(*probe->types));
 	if (!probe->types)

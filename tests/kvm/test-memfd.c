@@ -344,7 +344,7 @@ static void send_fd(int to, int fd)
 				 .msg_controllen = sizeof(control)};
 
 	memcpy(CMSG_DATA(&control.header), &fd, sizeof(fd));
-	sendmsg(to, &message, 0);
+	ck_assert_int_eq(sendmsg(to, &message, 0), 1);
 }
 
 static int receive_fd(int from)
