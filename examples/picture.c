@@ -8,7 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#define ROW_CELLS 64
+#define ROW_CELLS ((size_t)64)
 #define MAX_CELLS (4 * ROW_CELLS)
 
 struct look {

@@ -40,7 +40,7 @@ extern const unsigned char ask_guest_begin[];
 extern const unsigned char ask_guest_end[];
 
 #define RING_GPA     (2 * MIB)
-#define QUESTIONS    (16 * ASK_RING)
+#define QUESTIONS    (UINT64_C(16) * ASK_RING)
 #define WAIT_SECONDS 60
 
 /* ---- The second process ------------------------------------------------------------------- */

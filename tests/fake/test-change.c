@@ -104,7 +104,7 @@ static void *translate(uint64_t gpa)
 /* Slots of a page at 0x1000, 0x2000 and so on, of the memfd with mappings of the library. */
 static void fill_many(struct gmem_slot_opts *opts)
 {
-	for (unsigned int i = 0; i < MANY; i++)
+	for (uint64_t i = 0; i < MANY; i++)
 		opts[i] = (struct gmem_slot_opts){.sz = sizeof(*opts),
 						  .gpa = (i + 1) * 0x1000,
 						  .size = 0x1000,
@@ -246,19 +246,18 @@ static void refuse_nth(unsigned int n, size_t error)
 	check_all_null(slots);
 	ck_assert_int_eq((unsigned int)atoi(gmem_error_get_message() + strlen("entry ")) + 1, n);
 	for (unsigned int i = n - 1; i > 0; i--) {
-		char line[128];
+		size_t length = strlen(deletes);
 
 		/* Of the guard's page and the whole mapping, m1 and m2. */
-		snprintf(line, sizeof(line),
+		snprintf(deletes + length, sizeof(deletes) - length,
 			 "ioctl(vm1, SET_REGION2, slot=%#x flags=0 gpa=%#x size=0 addr=m%u)\n",
 			 i - 1, i * 0x1000, i + 2);
-		strcat(deletes, line);
 	}
 	got = gmem_fake_transcript(fake);
 	made = strstr(got, deletes);
 	ck_assert_msg(made, "not deleted so:\n%sbut:\n%s", deletes, got);
 	ck_assert_uint_eq(gmem_fake_count(fake, DELETE), n - 1);
-	for (unsigned int i = 1; i <= MANY; i++)
+	for (uint64_t i = 1; i <= MANY; i++)
 		check_unmapped(i * 0x1000);
 	ck_works(gmem_vm_reclaim(vm, NULL));
 }
@@ -322,7 +321,7 @@ START_TEST(many_undo_fails_over_map)
 	struct gmem_slot_opts opts[3];
 	struct gmem_slot *slots[3];
 
-	for (unsigned int i = 0; i < 3; i++)
+	for (uint64_t i = 0; i < 3; i++)
 		opts[i] = OPTS(.sz = sizeof(*opts), .gpa = i * 0x1000, .size = 0x1000, .map = map,
 			       .offset = i * 0x1000);
 	gmem_fake_allow_left(fake, 1, 1);
@@ -385,7 +384,7 @@ START_TEST(many_of_another_size)
 	} opts[2] = {0};
 	struct gmem_slot *slots[2];
 
-	for (unsigned int i = 0; i < 2; i++)
+	for (uint64_t i = 0; i < 2; i++)
 		opts[i].opts = OPTS(.sz = sizeof(opts[0]), .gpa = i * 0x1000, .size = 0x1000,
 				    .host = ram + i * 0x1000);
 	ck_works(gmem_slot_create_many(vm, &opts[0].opts, 2, slots));
@@ -407,7 +406,7 @@ START_TEST(many_of_an_odd_size)
 		__attribute__((aligned(8))) = {0};
 	struct gmem_slot *slots[2];
 
-	for (unsigned int i = 0; i < 2; i++) {
+	for (uint64_t i = 0; i < 2; i++) {
 		struct gmem_slot_opts opts = OPTS(.sz = stride, .gpa = i * 0x1000, .size = 0x1000,
 						  .host = ram + i * 0x1000);
 
@@ -675,8 +674,9 @@ static struct {
 
 static void note(const char *what)
 {
-	strcat(callbacks.order, what);
-	strcat(callbacks.order, "\n");
+	size_t length = strlen(callbacks.order);
+
+	snprintf(callbacks.order + length, sizeof(callbacks.order) - length, "%s\n", what);
 }
 
 /* Appends the calls since the last note. */

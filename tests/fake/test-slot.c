@@ -71,7 +71,7 @@ static struct gmem_slot *make(struct gmem_slot_opts opts)
 #define MAKE(...) make((struct gmem_slot_opts){__VA_ARGS__})
 
 /* A page of the VMM's own memory, number `page`, at any guest address. */
-static struct gmem_slot *make_page(uint64_t gpa, unsigned int page)
+static struct gmem_slot *make_page(uint64_t gpa, uint64_t page)
 {
 	return MAKE(.gpa = gpa, .size = 0x1000, .host = ram + page * 0x1000);
 }
@@ -459,7 +459,7 @@ START_TEST(lowest_free_id)
 	struct gmem_slot *slots[4];
 
 	ck_works(gmem_vm_reserve(vm, &reserve));
-	for (unsigned int i = 0; i < 4; i++)
+	for (uint64_t i = 0; i < 4; i++)
 		slots[i] = make_page(i * 0x1000, i);
 	ck_assert_uint_eq(gmem_slot_get_id(slots[0]), 0);
 	ck_assert_uint_eq(gmem_slot_get_id(slots[1]), 65);
@@ -496,7 +496,7 @@ START_TEST(granted_ids)
 	map = NULL;
 	memfd = NULL;
 	ck_works(gmem_fake_open_vm(fake, &opts, &vm));
-	for (uint32_t i = 0; i < 4; i++) {
+	for (uint64_t i = 0; i < 4; i++) {
 		slots[i] = make_page(i * 0x1000, i);
 		ck_assert_uint_eq(gmem_slot_get_id(slots[i]), 62 + i);
 	}

@@ -1535,7 +1535,7 @@ START_TEST(prefault_with_vcpus)
 	gmem_fake_recover(fake);
 	ck_assert_uint_ge(done, 8 * MIB);
 	ck_assert_uint_lt(done, 64 * MIB);
-	ck_assert_uint_eq(done, (gmem_fake_count(fake, "PRE_FAULT") - 1) * 4 * MIB);
+	ck_assert_uint_eq(done, 4 * MIB * (gmem_fake_count(fake, "PRE_FAULT") - 1));
 	ck_assert_mem_eq(before, runs, sizeof(runs));
 }
 END_TEST

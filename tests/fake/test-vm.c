@@ -598,8 +598,9 @@ START_TEST(busy_ids)
 	uint64_t value;
 
 	for (uint32_t i = 0; i < (uint32_t)_i; i++)
-		ck_assert_int_eq(gmem_fake_set_slot(fake, fd, 119 - i, i * 0x1000, 0x1000, NULL),
-				 0);
+		ck_assert_int_eq(
+			gmem_fake_set_slot(fake, fd, 119 - i, UINT64_C(0x1000) * i, 0x1000, NULL),
+			0);
 	ck_works(gmem_fake_open_vm_fd(fake, fd, &opts, &vm));
 	if (_i < 8)
 		ck_assert_uint_eq(get_cap(vm, GMEM_CAP_GPA_BITS), 46);

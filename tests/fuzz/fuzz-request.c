@@ -235,7 +235,7 @@ static void make_world(struct world *world, struct fuzz_input *input)
 			.flags = i < 2 ? kind >> 4 & 3 : 0,
 			.page_size = PAGE,
 		};
-	for (int i = 0; i < 2; i++)
+	for (size_t i = 0; i < 2; i++)
 		world->maps[i] = (struct gmem_map){
 			.memfd = &world->memfds[2 * i],
 			.offset = 8 * PAGE,

@@ -24,7 +24,7 @@ extern const char *const place_names[PLACES];
 /* Whether HERE can be played, or why not. */
 const char *scene_missing(enum place place);
 
-#define SCENE_PAGES 16
+#define SCENE_PAGES UINT64_C(16)
 #define GPA	    UINT64_C(0x100000)
 
 /* Handles that a call under test makes; NULL where it has made none. */

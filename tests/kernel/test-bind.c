@@ -14,7 +14,7 @@
 #include <unistd.h>
 
 #define PAGES  4
-#define COUNTS 1000
+#define COUNTS UINT64_C(1000)
 #define ROUNDS 20
 
 /* ---- Arguments ---- */

@@ -62,7 +62,7 @@ static int64_t meminfo(const char *name)
 	ck_assert_ptr_nonnull(file);
 	while (fgets(line, sizeof(line), file))
 		if (strncmp(line, name, length) == 0 && line[length] == ':')
-			sscanf(line + length + 1, "%lld", &value);
+			ck_assert_int_eq(sscanf(line + length + 1, "%lld", &value), 1);
 	fclose(file);
 	ck_assert_int_ge(value, 0);
 	return value * 1024;
@@ -444,7 +444,7 @@ START_TEST(guests_convert_their_own_pages_and_lose_no_other)
 	else
 		check_held_twice_at_most_as_told(&vmm);
 	stats = stats_of(&vmm);
-	ck_assert_uint_eq(stats.hypercalls, cpus * (ROUNDS - 1));
+	ck_assert_uint_eq(stats.hypercalls, (uint64_t)cpus * (ROUNDS - 1));
 	ck_assert_uint_eq(stats.hypercalls_refused, 0);
 	ck_assert_uint_gt(stats.conversions, 0);
 	ck_assert_uint_eq(stats.private_bytes + stats.shared_bytes,
@@ -525,7 +525,7 @@ START_TEST(guests_that_want_the_same_pages_take_turns)
 		pthread_join(vmm.cpu[i].thread, NULL);
 		ck_assert_int_eq(vmm.cpu[i].result, 0);
 	}
-	ck_assert_uint_eq(stats_of(&vmm).hypercalls, CPUS * ROUNDS);
+	ck_assert_uint_eq(stats_of(&vmm).hypercalls, (uint64_t)CPUS * ROUNDS);
 	ck_assert_uint_eq(stats_of(&vmm).discard_failures, 0);
 	ck_assert_uint_gt(stats_of(&vmm).to_shared_bytes, 0);
 	check_map_is_the_kernels(&vmm);
@@ -963,7 +963,7 @@ static const struct {
 	{"nothing there", NOWHERE, 1, 16, GMEM_REASON_GPA_UNMAPPED},
 	{"a device", DEVICE, 1, 16, GMEM_REASON_GPA_UNMAPPED},
 	{"a terabyte", GPA, UINT64_C(1) << 20, 16, GMEM_REASON_GPA_UNMAPPED},
-	{"half of it backed", GPA + 4096, SLOTS *PAGES, 16, GMEM_REASON_GPA_UNMAPPED},
+	{"half of it backed", GPA + 4096, UINT64_C(1) * SLOTS *PAGES, 16, GMEM_REASON_GPA_UNMAPPED},
 	{"begins before memory", GPA - 4096, 2, 16, GMEM_REASON_GPA_UNMAPPED},
 	{"memory never private", CODE, 1, 16, GMEM_REASON_NO_PRIVATE_SIDE},
 };
@@ -1209,7 +1209,8 @@ START_TEST(hypercall_can_prefault_what_it_converts)
 	if (!open_small(&vmm, 1))
 		return;
 	vmm.cpu[0].opts.flags = GMEM_RESOLVE_PREFAULT;
-	ck_assert_int_eq(call(&vmm.cpu[0], GPA + vmm.page, 2 * PAGES, RAW_RANGE_PRIVATE), 0);
+	ck_assert_int_eq(call(&vmm.cpu[0], GPA + vmm.page, UINT64_C(2) * PAGES, RAW_RANGE_PRIVATE),
+			 0);
 	ck_assert_uint_eq(private_held(&vmm), 2 * vmm.part);
 	close_vmm(&vmm);
 }

@@ -595,7 +595,7 @@ static void shuffle(uint32_t *order, uint32_t count)
 /* Every second page of guest addresses, so that no slot touches another. */
 static uint64_t gpa_of(const struct world *world, uint32_t i)
 {
-	return GPA + 2 * i * world->page;
+	return GPA + 2 * world->page * i;
 }
 
 static void assert_many(const struct world *world, const uint32_t *order, uint32_t gone,
@@ -733,7 +733,7 @@ END_TEST
 
 START_TEST(refusals_leave_nothing_in_the_way)
 {
-	struct gmem_slot *slot, *file;
+	struct gmem_slot *slot = NULL, *file;
 	struct crowd crowd;
 
 	if (!try_crowd(&crowd))

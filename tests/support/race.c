@@ -46,7 +46,7 @@ static size_t size_of(const struct race *race)
 /* Places are apart, so that a run from one to the next would be found out. */
 static uint64_t gpa_of(const struct race *race, unsigned int place)
 {
-	return race->gpa + 2 * place * size_of(race);
+	return race->gpa + 2 * size_of(race) * place;
 }
 
 /* ---- Words ---- */
