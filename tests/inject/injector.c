@@ -184,7 +184,6 @@ struct injector_mapping *injector_find(struct injector *injector, const void *ad
 static void add_mapping(struct injector *injector, void *addr, size_t size, enum kind kind)
 {
 	struct injector_mapping *mapping = injector_find(injector, addr);
-	size_t i = 0;
 
 	if (kind == MMAP_OVER) {
 		if (!mapping || mapping->addr != addr || mapping->size != size)
@@ -194,11 +193,14 @@ static void add_mapping(struct injector *injector, void *addr, size_t size, enum
 	}
 	if (mapping)
 		ck_abort_msg("%p was given back, and the library did not know", addr);
-	while (i < INJECTOR_MAPPINGS_MAX && injector->mappings[i].addr)
-		i++;
-	if (i == INJECTOR_MAPPINGS_MAX)
-		ck_abort_msg("more than %d mappings", INJECTOR_MAPPINGS_MAX);
-	injector->mappings[i] = (struct injector_mapping){.addr = addr, .size = size, .kind = kind};
+	for (size_t i = 0; i < INJECTOR_MAPPINGS_MAX; i++) {
+		if (injector->mappings[i].addr)
+			continue;
+		injector->mappings[i] =
+			(struct injector_mapping){.addr = addr, .size = size, .kind = kind};
+		return;
+	}
+	ck_abort_msg("more than %d mappings", INJECTOR_MAPPINGS_MAX);
 }
 
 /* The slot of a VM by its number, or else a free place; NULL where there is neither. */

@@ -456,11 +456,12 @@ END_TEST
 
 static void add_play(Suite *suite, const struct call *call, enum place place)
 {
-	char *name = plays[play_count].name;
+	char *name;
 	TCase *tcase;
 
 	if (play_count == ARRAY_SIZE(plays))
 		abort();
+	name = plays[play_count].name;
 	plays[play_count].call = call;
 	plays[play_count].place = place;
 	snprintf(name, sizeof(plays[0].name), "%s%s%s, %s", call->name, call->variant ? ", " : "",

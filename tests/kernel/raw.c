@@ -256,7 +256,7 @@ struct scanned {
 
 int raw_scan(const void *addr, size_t size, uint64_t kinds)
 {
-	struct scanned found[64];
+	struct scanned found[64] = {0};
 	struct scan scan = {.size = sizeof(scan),
 			    .start = (uintptr_t)addr,
 			    .end = (uintptr_t)addr + size,

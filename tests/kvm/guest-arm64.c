@@ -67,7 +67,7 @@ int guest_machine_exit(const struct guest *guest)
 
 uint32_t guest_machine_value(const struct guest *guest)
 {
-	uint64_t value;
+	uint64_t value = 0;
 	struct kvm_one_reg reg = {.id = CORE_REGISTER(regs[1]), .addr = (uintptr_t)&value};
 
 	ck_assert_int_eq(ioctl(guest->fd, KVM_GET_ONE_REG, &reg), 0);
