@@ -43,6 +43,11 @@ tap_check() {
 	fi
 }
 
+# tap_progress TEXT: for who waits; what this script prints is shown at its end.
+tap_progress() {
+	echo "    $tap_group: $*" >>"${GMEM_TEST_PROGRESS:-/dev/null}"
+}
+
 # Ends the script unless every test so far has passed.
 tap_need_all() {
 	[ "$tap_failures" -eq 0 ] || tap_end
