@@ -2,6 +2,7 @@
 """What a lab machine's run means: a record for each test, and one for whatever else went wrong."""
 import collections
 import json
+import re
 
 import console
 
@@ -11,6 +12,11 @@ VERDICTS = ("pass", "fail", "skip", "note")
 UNUSABLE = 77
 # The program's name in records of the machine as a whole.
 MACHINE = "(machine)"
+# A warning of kernels up to 7.3, once a boot and not in each: a vCPU finds another page in its
+# tables than the one that it faulted for, while slots, discards and conversions go on beside it.
+# Nobody's memory was seen to be wrong then: kvm-race checks what the guests read.
+KNOWN_WARNING = ("kvm-race", re.compile(r"WARNING: arch/x86/kvm/mmu/.* at "
+                                        r"(mmu_set_spte|kvm_tdp_mmu_map)\+"))
 
 
 def read_record(line):
@@ -83,6 +89,13 @@ def later_faults(reader):
     return again.faults
 
 
+def is_known(fault):
+    """Whether this kernel's fault is known, and is told without being a failure."""
+    program, warning = KNOWN_WARNING
+    return (fault.program in (program, None) and  # the log has no programs
+            any(warning.search(line) for line in fault.text[:3]))
+
+
 def judge_machine(outcome, reader):
     """Failures of the machine as a whole."""
     if outcome.problem:
@@ -98,6 +111,8 @@ def judge_machine(outcome, reader):
     for name in reader.damaged:
         yield Record(MACHINE, "console", "fail", f"{name} came damaged")
     for fault in reader.faults + later_faults(reader):
+        if is_known(fault):
+            continue
         yield Record(MACHINE, "kernel", "fail",
                      f"in {fault.program or 'no program'}: {fault.text[0].strip()}")
 
