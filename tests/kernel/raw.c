@@ -73,23 +73,6 @@ const char *raw_missing_type(unsigned int type)
 					   : "this kernel does not offer VMs of this type";
 }
 
-bool raw_shadows(void)
-{
-	static const char *const parameters[] = {"/sys/module/kvm_amd/parameters/npt",
-						 "/sys/module/kvm_intel/parameters/ept"};
-	bool shadows = false;
-
-	for (int i = 0; i < 2; i++) {
-		FILE *file = fopen(parameters[i], "r");
-
-		if (!file)
-			continue;
-		shadows |= getc(file) == 'N';
-		fclose(file);
-	}
-	return shadows;
-}
-
 const char *raw_missing_pre_fault(void)
 {
 	return raw_device_cap(RAW_CAP_PRE_FAULT_MEMORY) > 0

@@ -130,9 +130,6 @@ uint32_t raw_vm_types(void);
 /* Why there is no VM of a type here, or NULL. */
 const char *raw_missing_type(unsigned int type);
 
-/* Whether KVM shadows guests' page tables, where it does not let the processor walk them (x86). */
-bool raw_shadows(void);
-
 /* Why no KVM_PRE_FAULT_MEMORY, or NULL. Only after raw_missing() said NULL. */
 const char *raw_missing_pre_fault(void);
 

@@ -100,8 +100,6 @@ START_TEST(slots_change_beside_guests)
 	struct race race = {.gpa = GPA, .rounds = harness_rounds(400)};
 
 	NEED_GUEST();
-	if (raw_shadows())
-		SKIP("shadow paging, which takes some pages by host address and warns of it (7.3)");
 	if (!world_open(&world, 0))
 		return;
 	race.vm = world.vm;
