@@ -66,7 +66,9 @@ static char **find_programs(void)
 	char **names;
 
 	if (count < 0) {
-		fprintf(stderr, "gmem bench: %s: %s\n", folder(), strerror(errno));
+		fprintf(stderr,
+			"gmem bench: no programs: %s: %s. GMEM_BENCH_PATH names another folder\n",
+			folder(), strerror(errno));
 		return NULL;
 	}
 	names = calloc((size_t)count + 1, sizeof(*names));
