@@ -5,15 +5,14 @@
  * (gmem_slot_adopt()), which it checks and files as those it makes, and of which no kernel knows.
  */
 #include "bench.h"
+#include "kernel.h"
 #include "raw.h"
 #include "vm.h"
 
 #include <gmem-fake.h>
 
-#include <stdarg.h>
 #include <stdlib.h>
 #include <sys/mman.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 /* With the kernel, all slots of a VM take seconds. */
@@ -84,29 +83,7 @@ static void adopt(struct stage *stage)
 				 "gmem_slot_adopt");
 }
 
-/* ---- The kernel's part -------------------------------------------------------------------- */
-
-static uint64_t kernel_ns;
-
-int ioctl(int fd, unsigned long request, ...);
-
-/*
- * In the place of libc's, for the library too: time in the kernel is told from time out of it. So
- * the library is seen at work as it is between two calls that sleep, with caches that are cold.
- */
-int ioctl(int fd, unsigned long request, ...)
-{
-	va_list arguments;
-	uint64_t begin;
-	long r;
-
-	va_start(arguments, request);
-	begin = bench_now();
-	r = syscall(SYS_ioctl, fd, request, va_arg(arguments, void *));
-	kernel_ns += bench_now() - begin;
-	va_end(arguments);
-	return (int)r;
-}
+/* ---- Passes ------------------------------------------------------------------------------- */
 
 /* What is measured, between what prepares it and what undoes it; either may be NULL. */
 struct passes {
@@ -125,10 +102,11 @@ static uint64_t run(void *data, unsigned int times)
 
 		if (passes->before)
 			passes->before(passes->stage);
-		kernel_ns = 0;
+		kernel_time(passes->without_kernel);
 		begin = bench_now();
 		passes->pass(passes->stage);
-		ns += bench_since(begin) - (passes->without_kernel ? kernel_ns : 0);
+		ns += bench_since(begin) - kernel_get_ns();
+		kernel_time(false);
 		if (passes->after)
 			passes->after(passes->stage);
 	}

@@ -4,6 +4,7 @@
  * care: close-on-exec, no mapping in a child, on after a signal.
  */
 #include "bench.h"
+#include "kernel.h"
 #include "raw.h"
 #include "vm.h"
 
@@ -39,6 +40,7 @@ typedef void call_fn(struct stage *stage, unsigned int i);
 struct calls {
 	struct stage *stage;
 	call_fn *before, *call, *after;
+	bool without_kernel;
 };
 
 static void call_all(const struct calls *calls, call_fn *call, unsigned int count)
@@ -57,9 +59,11 @@ static uint64_t run(void *data, unsigned int times)
 		uint64_t begin;
 
 		call_all(calls, calls->before, count);
+		kernel_time(calls->without_kernel);
 		begin = bench_now();
 		call_all(calls, calls->call, count);
-		ns += bench_since(begin);
+		ns += bench_since(begin) - kernel_get_ns();
+		kernel_time(false);
 		call_all(calls, calls->after, count);
 		times -= count;
 	}
@@ -248,6 +252,25 @@ static void compare_all(struct stage *s)
 		(struct calls){s, allocate_raw, discard_gmem, NULL});
 }
 
+/* Of the calls that sleep in the kernel. */
+static void compare_part(const char *name, struct calls calls)
+{
+	struct calls part = calls;
+
+	part.without_kernel = true;
+	bench_compare(&(const struct bench_case){
+		.group = "part",
+		.name = name,
+		.ways = {{"libgmem", run, &calls}, {"its part alone", run, &part}},
+	});
+}
+
+static void compare_parts(struct stage *s)
+{
+	compare_part("bind a page", (struct calls){s, NULL, bind_gmem, delete_gmem, false});
+	compare_part("delete the slot", (struct calls){s, bind_gmem, delete_gmem, NULL, false});
+}
+
 /* By guest address takes slots. */
 static void compare_discard(struct stage *s)
 {
@@ -273,6 +296,7 @@ int main(int argc, char **argv)
 	bench_check_gmem(gmem_map_create(stage.memfd, NULL, &stage.map), "a mapping");
 	stage.host = gmem_map_get_addr(stage.map);
 	compare_all(&stage);
+	compare_parts(&stage);
 	compare_discard(&stage);
 	gmem_map_close(stage.map);
 	gmem_memfd_close(stage.memfd);
