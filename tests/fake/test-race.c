@@ -17,7 +17,7 @@ static void race_over(enum gmem_fake_kernel kernel)
 			    .gpa = 0x10000,
 			    .page = fake->page_size,
 			    .has_private = kernel == GMEM_FAKE_PRIVATE,
-			    .rounds = harness_rounds(1000),
+			    .rounds = harness_rounds(3000),
 			    .tick = forget,
 			    .data = fake};
 

@@ -8,13 +8,17 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
 #define READERS	   2
 #define CONVERTERS 2
-#define FOREIGN	   0x5a /* each byte of memory that is none of the guest's */
+#define KEPT	   0	 /* the place whose slot is replaced, but never unbound */
+#define NAPS	   10000 /* of a millisecond, in which some change is done unless all hang */
+#define FOREIGN	   0x5a	 /* each byte of memory that is none of the guest's */
 #define WORD_SET   UINT32_C(0x80000000)
-#define OWN_WORDS  512 /* where in a page each reader has a word of its own */
+#define OWN	   512	/* where in a page the first reader has memory of its own */
+#define OWN_SIZE   1024 /* so much that a copy takes a while */
 
 #define works(call)                                                                                \
 	do {                                                                                       \
@@ -43,6 +47,32 @@ static size_t size_of(const struct race *race)
 	return RACE_PAGES * race->page;
 }
 
+/*
+ * Not ordered: what the library does must be all the order there is between these threads, or a
+ * race that it leaves would be hidden from ThreadSanitizer.
+ */
+static void add(_Atomic uint64_t *counter, uint64_t amount)
+{
+	atomic_fetch_add_explicit(counter, amount, memory_order_relaxed);
+}
+
+static uint64_t total(const _Atomic uint64_t *counter)
+{
+	return atomic_load_explicit(counter, memory_order_relaxed);
+}
+
+static uint32_t newest(const struct race_place *place)
+{
+	return atomic_load_explicit(&place->made, memory_order_relaxed);
+}
+
+/* After each turn the others have theirs: who is waited for must not be out for a time slice. */
+static bool goes_on(const struct race *race)
+{
+	sched_yield();
+	return !atomic_load(&race->over);
+}
+
 /* Places are apart, so that a run from one to the next would be found out. */
 static uint64_t gpa_of(const struct race *race, unsigned int place)
 {
@@ -65,17 +95,17 @@ struct race_target race_choose(struct race *race, uint64_t *random)
 	};
 
 	target.gpa = gpa_of(race, target.place) + target.page * race->page;
-	target.gone = atomic_load(&race->place[target.place].gone);
+	target.gone = atomic_load_explicit(&race->place[target.place].gone, memory_order_acquire);
 	return target;
 }
 
 /* The last page is discarded now and then, as conversions do with any. */
 void race_check(struct race *race, const struct race_target *target, bool read, uint32_t word)
 {
-	uint32_t made = atomic_load(&race->place[target->place].made);
+	uint32_t made = newest(&race->place[target->place]);
 	bool may_be_zero = race->has_private || target->page == RACE_PAGES - 1;
 
-	atomic_fetch_add(read ? &race->found : &race->missed, 1);
+	add(read ? &race->found : &race->missed, 1);
 	if (!read || (word == 0 && may_be_zero))
 		return;
 	ck_assert_msg(word > word_of(target->place, target->gone) &&
@@ -119,15 +149,22 @@ static bool read_by_address(struct race *race, uint64_t gpa, uint32_t *word)
 	return found;
 }
 
-static void use_own_word(struct race *race, uint64_t gpa, unsigned int number)
+static size_t own_offset(unsigned int number)
 {
-	uint64_t mine = number + 1, word;
+	return OWN + OWN_SIZE * (size_t)number;
+}
 
-	gpa += OWN_WORDS + 64 * number;
+static void use_own_memory(struct race *race, uint64_t gpa, unsigned int number)
+{
+	uint64_t mine = number + 1, word, all[OWN_SIZE / sizeof(mine)];
+
+	for (size_t i = 0; i < OWN_SIZE / sizeof(mine); i++)
+		all[i] = mine;
+	gpa += own_offset(number);
 	worked(race, gmem_vm_store_u64(race->vm, 0, gpa, mine));
 	if (worked(race, gmem_vm_load_u64(race->vm, 0, gpa, &word)))
 		ck_assert(word == 0 || word == mine);
-	worked(race, gmem_vm_write(race->vm, 0, gpa, &mine, sizeof(mine)));
+	worked(race, gmem_vm_write(race->vm, 0, gpa, all, sizeof(all)));
 }
 
 static void read_once(struct racer *racer)
@@ -148,14 +185,14 @@ static void read_once(struct racer *racer)
 		read = read_by_address(race, target.gpa, &word);
 	}
 	race_check(race, &target, read, word);
-	use_own_word(race, target.gpa, racer->number);
+	use_own_memory(race, target.gpa, racer->number);
 }
 
 static void *read_all_the_time(void *data)
 {
 	struct racer *racer = data;
 
-	while (!atomic_load(&racer->race->over))
+	while (goes_on(racer->race))
 		read_once(racer);
 	return NULL;
 }
@@ -166,7 +203,7 @@ static void *map_all_the_time(void *data)
 	struct racer *racer = data;
 	size_t size = size_of(racer->race);
 
-	while (!atomic_load(&racer->race->over)) {
+	while (goes_on(racer->race)) {
 		void *addr = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
 				  -1, 0);
 
@@ -185,7 +222,7 @@ static void *convert_all_the_time(void *data)
 	struct racer *racer = data;
 	struct race *race = racer->race;
 
-	while (!atomic_load(&race->over)) {
+	while (goes_on(race)) {
 		struct race_target target = race_choose(race, &racer->random);
 		uint64_t random = next_random(&racer->random);
 		uint64_t size = (1 + random % (RACE_PAGES - target.page)) * race->page, done;
@@ -196,24 +233,77 @@ static void *convert_all_the_time(void *data)
 
 		ck_assert(r == 0 ? done == size : done < size);
 		if (worked(race, r))
-			atomic_fetch_add(&race->converted_bytes, size);
+			add(&race->converted_bytes, size);
 		else
-			atomic_fetch_add(&race->conversions_refused, 1);
+			add(&race->conversions_refused, 1);
 	}
 	return NULL;
+}
+
+/* The shared halves of a page that is private are the VMM's again: no copy is under way there. */
+static void write_halves(const struct race_place *place, size_t offset)
+{
+	const uint64_t none = 0;
+
+	for (unsigned int i = 0; i < 2; i++)
+		for (unsigned int j = 0; j < READERS; j++)
+			memcpy(place->host[i] + offset + own_offset(j), &none, sizeof(none));
+}
+
+static struct race_place *pages_of(struct race *race, const struct gmem_conversion *conversion,
+				   size_t *first, size_t *end)
+{
+	uint64_t at = conversion->gpa - race->gpa, distance = 2 * size_of(race);
+
+	*first = at % distance / race->page;
+	*end = *first + conversion->size / race->page;
+	return &race->place[at / distance];
+}
+
+static int begin_pages(void *data, const struct gmem_conversion *conversion)
+{
+	size_t i, end;
+	struct race_place *place = pages_of(data, conversion, &i, &end);
+
+	for (; i < end; i++) {
+		ck_assert_msg(!place->busy[i], "two conversions have a page at once");
+		place->busy[i] = true;
+	}
+	sched_yield(); /* time for a conversion that does not wait for its turn */
+	return 0;
+}
+
+static void end_pages(void *data, const struct gmem_conversion *conversion)
+{
+	size_t i, end;
+	struct race_place *place = pages_of(data, conversion, &i, &end);
+
+	for (; i < end; i++)
+		place->busy[i] = false;
+}
+
+static void commit_pages(void *data, const struct gmem_conversion *conversion)
+{
+	const struct race *race = data;
+	size_t i, end;
+	struct race_place *place = pages_of(data, conversion, &i, &end);
+
+	for (; i < end && conversion->to == GMEM_VISIBILITY_PRIVATE; i++)
+		write_halves(place, i * race->page);
+	end_pages(data, conversion);
 }
 
 static int count_prepare(void *data, const struct gmem_conversion *conversion)
 {
 	(void)conversion;
-	atomic_fetch_add((_Atomic int *)data, 1);
+	atomic_fetch_add_explicit((_Atomic int *)data, 1, memory_order_relaxed);
 	return 0;
 }
 
 static void count_end(void *data, const struct gmem_conversion *conversion)
 {
 	(void)conversion;
-	atomic_fetch_sub((_Atomic int *)data, 1);
+	atomic_fetch_sub_explicit((_Atomic int *)data, 1, memory_order_relaxed);
 }
 
 /* Each prepare is followed by a commit or an abort before the notifier's close returns. */
@@ -227,7 +317,7 @@ static void *listen_all_the_time(void *data)
 						.abort = count_end,
 						.data = &open};
 
-	while (!atomic_load(&racer->race->over)) {
+	while (goes_on(racer->race)) {
 		struct gmem_notifier *notifier;
 
 		works(gmem_vm_add_notifier(racer->race->vm, &opts, &notifier));
@@ -251,7 +341,7 @@ static void make_memory(struct race *race, unsigned int number, bool with_map,
 			struct gmem_slot_opts *opts)
 {
 	struct race_place *place = &race->place[number];
-	uint32_t generation = atomic_load(&place->made) + 1;
+	uint32_t generation = newest(place) + 1;
 	const struct gmem_memfd_opts memfd_opts = {
 		.sz = sizeof(memfd_opts),
 		.size = size_of(race),
@@ -273,7 +363,7 @@ static void make_memory(struct race *race, unsigned int number, bool with_map,
 		if (!with_map)
 			gmem_map_close(map);
 	}
-	atomic_store(&place->made, generation);
+	atomic_store_explicit(&place->made, generation, memory_order_relaxed);
 }
 
 static void release(const struct gmem_slot_opts *opts)
@@ -297,12 +387,12 @@ static void replace(struct race *race, unsigned int number, bool with_map)
 	const struct gmem_replace_opts how = {
 		.sz = sizeof(how), .quiesce = stop_guests, .resume = let_guests_go, .data = race};
 	struct race_place *place = &race->place[number];
-	uint32_t old = atomic_load(&place->made);
+	uint32_t old = newest(place);
 	struct gmem_slot_opts opts;
 
 	make_memory(race, number, with_map, &opts);
 	works(gmem_slot_replace(place->slot, &opts, &how));
-	atomic_store(&place->gone, old);
+	atomic_store_explicit(&place->gone, old, memory_order_release);
 	release(&opts);
 }
 
@@ -321,7 +411,7 @@ static void unbind(struct race_place *place, bool delete)
 		works(gmem_slot_delete(place->slot));
 	else
 		gmem_slot_close(place->slot);
-	atomic_store(&place->gone, atomic_load(&place->made));
+	atomic_store_explicit(&place->gone, newest(place), memory_order_release);
 	if (delete)
 		gmem_slot_close(place->slot);
 	place->slot = NULL;
@@ -334,61 +424,87 @@ static void reclaim(struct race *race)
 	pthread_rwlock_unlock(&race->holders);
 }
 
-static void look(const struct race *race, const struct gmem_slot *slot)
-{
-	struct gmem_slot_memory memory = {.sz = sizeof(memory)};
-	struct gmem_stats stats = {.sz = sizeof(stats)};
-
-	works(gmem_slot_get_memory(slot, &memory));
-	works(gmem_vm_get_stats(race->vm, &stats));
-	ck_assert_uint_le(memory.twice_bytes, size_of(race));
-}
-
 static void change_once(struct race *race, uint64_t random)
 {
 	unsigned int number = (unsigned int)(random >> 32) % RACE_PLACES;
+	unsigned int change = (unsigned int)(random >> 24) % 5;
 	struct race_place *place = &race->place[number];
 	bool choice = random >> 16 & 1;
 
-	if (!place->slot) {
+	if (!place->slot)
 		bind(race, number, choice);
-		return;
-	}
-	switch ((random >> 24) % 6) {
-	case 0:
-	case 1:
-		unbind(place, choice);
-		break;
-	case 2:
-		replace(race, number, choice);
-		break;
-	case 3:
+	else if (change == 0)
+		reclaim(race);
+	else if (change == 1)
 		works(gmem_vm_discard(race->vm,
 				      gpa_of(race, number) + (RACE_PAGES - 1) * race->page,
 				      race->page));
-		break;
-	case 4:
-		look(race, place->slot);
-		break;
-	default:
-		reclaim(race);
-	}
+	else if (change == 2 || number == KEPT)
+		replace(race, number, choice);
+	else
+		unbind(place, choice);
+}
+
+static uint64_t accesses(const struct race *race)
+{
+	return total(&race->found) + total(&race->missed);
 }
 
 /* Each change is beside accesses: at least one comes between two of them. */
-static void change_all(struct race *race)
+static void *change_all(void *data)
 {
+	struct race *race = ((struct racer *)data)->race;
 	uint64_t random = 88172645463325252U;
 
 	for (unsigned int i = 0; i < race->rounds; i++) {
-		uint64_t missed = atomic_load(&race->missed), found = atomic_load(&race->found);
+		uint64_t before = accesses(race);
 
 		change_once(race, next_random(&random));
 		if (race->tick && i % 64 == 0)
 			race->tick(race->data);
-		while (atomic_load(&race->missed) == missed && atomic_load(&race->found) == found)
+		while (accesses(race) == before)
 			sched_yield();
+		add(&race->changed, 1);
 	}
+	return NULL;
+}
+
+/* Until all changes are done. What hangs must be a failure that says so. */
+static void watch(const struct race *race)
+{
+	const struct timespec moment = {.tv_nsec = 1000000};
+	uint64_t changed, before = 0;
+
+	for (unsigned int naps = 0; (changed = total(&race->changed)) < race->rounds; naps++) {
+		if (changed != before)
+			naps = 0;
+		ck_assert_msg(naps < NAPS, "all hang after %u changes", (unsigned int)changed);
+		before = changed;
+		nanosleep(&moment, NULL);
+	}
+}
+
+/* ---- Questions ---- */
+
+static void *ask_all_the_time(void *data)
+{
+	const struct race *race = ((struct racer *)data)->race;
+	const struct gmem_slot *slot = race->place[KEPT].slot;
+	const uint64_t size = size_of(race);
+
+	while (goes_on(race)) {
+		struct gmem_slot_memory memory = {.sz = sizeof(memory)};
+		struct gmem_stats stats = {.sz = sizeof(stats)};
+
+		ck_assert_ptr_nonnull(gmem_slot_get_addr(slot));
+		ck_assert_uint_eq(gmem_slot_get_size(slot), size);
+		works(gmem_slot_get_memory(slot, &memory));
+		ck_assert_uint_eq(memory.private_bytes + memory.shared_bytes, size);
+		works(gmem_vm_get_stats(race->vm, &stats));
+		ck_assert_uint_le(stats.private_bytes + stats.shared_bytes,
+				  (RACE_PLACES + 1) * size);
+	}
+	return NULL;
 }
 
 /* ---- All of it ---- */
@@ -422,32 +538,48 @@ void race_prepare(struct race *race)
 			race->place[i].host[j] = map_half(race);
 }
 
+/* The parts that need private memory are the last. */
+static void *(*const parts[])(void *) = {
+	read_all_the_time, read_all_the_time,	 map_all_the_time,     ask_all_the_time,
+	change_all,	   convert_all_the_time, convert_all_the_time, listen_all_the_time,
+};
+
+enum {
+	ALL_PARTS = sizeof(parts) / sizeof(parts[0]),
+	SHARED_PARTS = ALL_PARTS - CONVERTERS - 1,
+};
+
 void race_run(struct race *race)
 {
-	static void *(*const parts[])(void *) = {
-		read_all_the_time,    read_all_the_time,    map_all_the_time,
-		convert_all_the_time, convert_all_the_time, listen_all_the_time,
-	};
-	const unsigned int count = race->has_private ? READERS + 1 + CONVERTERS + 1 : READERS + 1;
-	struct racer racers[READERS + 1 + CONVERTERS + 1];
+	const struct gmem_notifier_opts opts = {.sz = sizeof(opts),
+						.prepare = begin_pages,
+						.commit = commit_pages,
+						.abort = end_pages,
+						.data = race};
+	const unsigned int count = race->has_private ? ALL_PARTS : SHARED_PARTS;
+	struct racer racers[ALL_PARTS];
+	struct gmem_notifier *notifier;
 
+	works(gmem_vm_add_notifier(race->vm, &opts, &notifier));
+	bind(race, KEPT, true);
 	for (unsigned int i = 0; i < count; i++) {
 		racers[i] = (struct racer){
 			.race = race, .number = i, .random = 0x9e3779b97f4a7c15U * (i + 1)};
 		ck_assert_int_eq(pthread_create(&racers[i].thread, NULL, parts[i], &racers[i]), 0);
 	}
-	change_all(race);
+	watch(race);
 	atomic_store(&race->over, true);
 	for (unsigned int i = 0; i < count; i++)
 		ck_assert_int_eq(pthread_join(racers[i].thread, NULL), 0);
+	gmem_notifier_close(notifier);
 }
 
 void race_end(struct race *race)
 {
 	struct gmem_stats stats = {.sz = sizeof(stats)};
 
-	ck_assert_uint_gt(atomic_load(&race->found), 0);
-	ck_assert_uint_gt(atomic_load(&race->missed), 0);
+	ck_assert_uint_gt(total(&race->found), 0);
+	ck_assert_uint_gt(total(&race->missed), 0);
 	for (unsigned int i = 0; i < RACE_PLACES; i++)
 		gmem_slot_close(race->place[i].slot);
 	works(gmem_vm_reclaim(race->vm, NULL));

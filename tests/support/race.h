@@ -25,6 +25,7 @@ struct race_place {
 	_Atomic uint32_t gone; /* the newest that cannot be there any more */
 	struct gmem_slot *slot;
 	unsigned char *host[2]; /* shared halves of odd and even generations, where there are two */
+	bool busy[RACE_PAGES];	/* a conversion is under way; not atomic, as they take turns */
 };
 
 struct race {
@@ -42,6 +43,7 @@ struct race {
 	pthread_rwlock_t holders; /* likewise, by who holds an address */
 	_Atomic bool over;
 	struct race_place place[RACE_PLACES];
+	_Atomic uint64_t changed;	/* rounds that are done */
 	_Atomic uint64_t found, missed; /* accesses */
 	_Atomic uint64_t converted_bytes, conversions_refused;
 };
