@@ -273,6 +273,15 @@ static int hear(struct machine *m, uint32_t port, uint32_t value)
 	}
 }
 
+/* Whether the guest has its answers, or who gives them. One that ends may have given the last. */
+static bool is_served(const struct machine *m)
+{
+	uint32_t answered;
+
+	return m->worker || (gmem_vm_load_u32(m->vm, 0, RING_GPA + ASK_ANSWERED, &answered) == 0 &&
+			     answered == QUESTIONS);
+}
+
 /* The guest depends on another process now. It may never end by itself. */
 static int run_guest(struct machine *m)
 {
@@ -281,7 +290,7 @@ static int run_guest(struct machine *m)
 	int ret = EXIT_RIGHT;
 
 	while (!ret) {
-		if (now() > deadline || (!m->worker && !m->sum))
+		if (now() > deadline || !is_served(m))
 			return fail("the guest waits for answers, and nobody gives them");
 		if (ioctl(m->cpu.fd, KVM_RUN, 0) < 0) {
 			if (errno != EINTR)
