@@ -45,7 +45,8 @@ TCase *kernel_case(Suite *suite, const char *name);
 
 /*
  * A note that the kernel has a known fault, which the summary then names. For a test fault_...,
- * beside its note of what it saw. The names stay as they are and are all in the manual page.
+ * beside its note of what it saw. The names stay as they are and are all in the manual page. Where
+ * GMEM_TEST_FIXED has the name, the test fails.
  */
 void kernel_known_fault(const char *name);
 
