@@ -531,10 +531,22 @@ END_TEST
 
 /* ---- Faults ---- */
 
+/* What the last exit was must still be all there after a call that failed. */
+static void note_exit(const struct guest *guest, const struct kvm_run *before, uint32_t overwritten)
+{
+	bool kept = memcmp(guest->run, before, sizeof(*before)) == 0;
+
+	ck_assert(kept || guest->run->exit_reason == overwritten);
+	harness_note("%s", kept ? "kept" : "overwritten");
+	if (!kept)
+		kernel_known_fault("pre-fault-overwrites-exit");
+}
+
 START_TEST(fault_pre_fault_overwrites_the_exit_reason)
 {
 	struct raw_pre_fault range = {.gpa = RAW_GPA, .size = raw_page()};
 	struct raw_shared shared;
+	struct kvm_run before;
 	struct guest guest;
 
 	NEED_GUEST();
@@ -546,14 +558,40 @@ START_TEST(fault_pre_fault_overwrites_the_exit_reason)
 	ck_assert_int_eq(guest_store(&guest, RAW_GPA, 1), KVM_EXIT_HLT);
 	munmap(shared.map, shared.size);
 	close(shared.fd);
+	before = *guest.run;
 	ck_assert_int_eq(raw_pre_fault(guest.fd, &range), -EFAULT);
-	ck_assert(guest.run->exit_reason == RAW_EXIT_MEMORY_FAULT ||
-		  guest.run->exit_reason == KVM_EXIT_HLT);
-	harness_note("%s", guest.run->exit_reason == KVM_EXIT_HLT ? "kept" : "overwritten");
-	if (guest.run->exit_reason != KVM_EXIT_HLT)
-		kernel_known_fault("pre-fault-overwrites-exit");
+	note_exit(&guest, &before, RAW_EXIT_MEMORY_FAULT);
 	guest_close(&guest);
 	close(shared.vm);
+}
+END_TEST
+
+/* While it waits for a page that nobody supplies. */
+START_TEST(fault_interrupted_pre_fault_overwrites_the_exit_reason)
+{
+	struct raw_pre_fault range = {.gpa = RAW_NOWHERE, .size = raw_page()};
+	int vm, userfaultfd = open_userfaultfd(0);
+	struct kvm_run before;
+	struct guest guest;
+
+	NEED_GUEST();
+	NEED_KVM();
+	NEED_PRE_FAULT();
+	if (userfaultfd < 0)
+		SKIP("userfaultfd: %s", strerror(-userfaultfd));
+	vm = raw_vm();
+	raw_open_guest(vm, &guest);
+	raw_add_memory(vm, 0, RAW_GPA, raw_page());
+	watch_page(userfaultfd, raw_add_memory(vm, OTHER_SLOT, RAW_NOWHERE, raw_page()));
+	ck_assert_int_eq(guest_store(&guest, RAW_GPA, 1), KVM_EXIT_HLT);
+	before = *guest.run;
+	host_pester(SILENCE_MILLISECONDS * 1000 - 1);
+	ck_assert_int_eq(raw_pre_fault(guest.fd, &range), -EINTR);
+	host_pester(0);
+	note_exit(&guest, &before, KVM_EXIT_INTR);
+	guest_close(&guest);
+	close(userfaultfd);
+	close(vm);
 }
 END_TEST
 
@@ -1166,6 +1204,7 @@ static void add_guest(Suite *suite)
 #endif
 	KERNEL_TEST(fault_guest_reads_from_the_host_address);
 	KERNEL_TEST(fault_pre_fault_overwrites_the_exit_reason);
+	KERNEL_TEST(fault_interrupted_pre_fault_overwrites_the_exit_reason);
 	KERNEL_TEST(fault_change_of_the_mapping_unmaps_the_guest);
 	KERNEL_TEST(guest_memfd_is_mapped_in_pages_of_the_smallest_size);
 }
