@@ -22,6 +22,11 @@
  *         value        integer of up to 64 bits; 0 unless supported
  *         names        only for sets, of what is supported: names of the bits, "0x.." without one
  *         problem      null if supported
+ *   known_faults array, empty if not usable, of
+ *     name         as in gmem-kernel-check(1)
+ *     state        "found", "not found" or "unknown", also where finding out would do harm
+ *     cause        null if not found, else what it is, in words
+ *     remedy       null if not found, else what to do
  *
  * A problem is an object of
  *   reason   name of the library's reason (GMEM_REASON_ without the prefix)
@@ -114,6 +119,18 @@ static void write_type(struct json *json, const struct probe *probe, const struc
 	json_close(json, '}');
 }
 
+static void write_fault(struct json *json, const struct fault_words *words, enum fault_state state)
+{
+	static const char *const states[] = {"unknown", "not found", "found"};
+
+	json_open(json, NULL, '{');
+	json_string(json, "name", words->name);
+	json_string(json, "state", states[state]);
+	json_string(json, "cause", state == FAULT_NOT_FOUND ? NULL : words->cause);
+	json_string(json, "remedy", state == FAULT_NOT_FOUND ? NULL : words->remedy);
+	json_close(json, '}');
+}
+
 void probe_print_json(const struct probe *probe)
 {
 	struct json json = {.out = stdout};
@@ -138,6 +155,10 @@ void probe_print_json(const struct probe *probe)
 	json_open(&json, "vm_types", '[');
 	for (size_t i = 0; i < probe->type_count; i++)
 		write_type(&json, probe, &probe->types[i]);
+	json_close(&json, ']');
+	json_open(&json, "known_faults", '[');
+	for (size_t i = 0; probe->usable && i < PROBE_FAULTS; i++)
+		write_fault(&json, &fault_words[i], probe->faults[i]);
 	json_close(&json, ']');
 	json_close(&json, '}');
 }

@@ -204,6 +204,31 @@ static void print_unusable(const struct probe *probe)
 	print_problem(first_failure(probe)->message, &advice);
 }
 
+static void print_fault(const struct fault_words *words, enum fault_state state)
+{
+	printf("  %-*s", LABEL_WIDTH, words->name);
+	if (state == FAULT_FOUND)
+		print_coloured(YELLOW, "yes");
+	else if (state == FAULT_UNKNOWN)
+		print_coloured(RED, "not known");
+	else
+		print_coloured(GREEN, "no");
+	putchar('\n');
+	if (state == FAULT_NOT_FOUND)
+		return;
+	print_labelled(4, "cause:  ", words->cause);
+	print_labelled(4, "remedy: ", words->remedy);
+}
+
+static void print_faults(const struct probe *probe)
+{
+	putchar('\n');
+	print_coloured(BOLD, "Known faults of this kernel");
+	fputs(" (see gmem-kernel-check(1)):\n\n", stdout);
+	for (size_t i = 0; i < PROBE_FAULTS; i++)
+		print_fault(&fault_words[i], probe->faults[i]);
+}
+
 void probe_print_text(const struct probe *probe)
 {
 	printf("libgmem %s, Linux %s on %s, pages of %zu KiB, device %s\n", gmem_get_version(),
@@ -211,6 +236,8 @@ void probe_print_text(const struct probe *probe)
 	       probe->device);
 	for (size_t i = 0; i < probe->type_count; i++)
 		print_type(probe, &probe->types[i]);
-	if (!probe->usable)
+	if (probe->usable)
+		print_faults(probe);
+	else
 		print_unusable(probe);
 }

@@ -111,6 +111,7 @@ static int collect(struct probe *probe)
 	for (unsigned int i = 0; i < PROBE_MAX_TYPES; i++)
 		if (types >> i & 1)
 			probe_type(probe, i);
+	find_faults(probe);
 	return 0;
 }
 

@@ -9,6 +9,7 @@
 
 #define PROBE_CAPS	  17 /* capabilities shown */
 #define PROBE_MAX_TYPES	  64 /* bits in KVM_CAP_VM_TYPES */
+#define PROBE_FAULTS	  3  /* known faults of kernels that are looked for */
 #define PROBE_MESSAGE_MAX 256
 
 /* How a call of the library ended. */
@@ -32,6 +33,13 @@ struct probe_type {
 		trial; /* where it says so: making one, and binding it if it is shared */
 };
 
+/* Of a known fault. Unknown also where to find out would do harm. */
+enum fault_state {
+	FAULT_UNKNOWN,
+	FAULT_NOT_FOUND,
+	FAULT_FOUND
+};
+
 struct probe {
 	const char *device;
 	struct utsname kernel;
@@ -42,6 +50,7 @@ struct probe {
 	struct probe_type *types;
 	size_t type_count;
 	bool usable; /* a type has guest_memfd, and the trial went well */
+	enum fault_state faults[PROBE_FAULTS];
 };
 
 /* ---- Words (probe-words.c) ---- */
@@ -104,6 +113,20 @@ void advise_cap(const struct probe *probe, const struct probe_type *type, size_t
 
 /* Why guest_memfd cannot be used with any VM. */
 void advise_unusable(const struct probe *probe, struct advice *advice);
+
+/* ---- Known faults (probe-faults.c) ---- */
+
+struct fault_words {
+	const char *name; /* as in gmem-kernel-check(1) */
+	const char *cause;
+	const char *remedy;
+};
+
+/* A fault's place in probe.faults is its place in this table. */
+extern const struct fault_words fault_words[PROBE_FAULTS];
+
+/* Once the types are known. */
+void find_faults(struct probe *probe);
 
 /* ---- Reports ---- */
 
