@@ -493,8 +493,8 @@ END_TEST
 #endif
 
 /*
- * The processor's reads must come from the guest_memfd. Shadow paging takes some pages, and an
- * emulated processor all, from the host address.
+ * What the processor reads must come from the guest_memfd, and what it writes go there. Shadow
+ * paging takes some pages, and an emulated processor all, from the host address.
  */
 START_TEST(fault_guest_reads_from_the_host_address)
 {
@@ -514,10 +514,13 @@ START_TEST(fault_guest_reads_from_the_host_address)
 	raw_bind_shared(&shared);
 	raw_open_guest(shared.vm, &guest);
 	for (unsigned int i = 0; i < PAGES; i++) {
-		ck_assert_int_eq(guest_load(&guest, RAW_GPA + i * shared.page, &value),
-				 KVM_EXIT_HLT);
+		uint64_t gpa = RAW_GPA + i * shared.page;
+
+		ck_assert_int_eq(guest_load(&guest, gpa, &value), KVM_EXIT_HLT);
 		ck_assert(value == 0x41414141 || value == 0x4d4d4d4d);
 		from_memory += value == 0x41414141;
+		ck_assert_int_eq(guest_store(&guest, gpa, 5), KVM_EXIT_HLT);
+		ck_assert_uint_eq((value == 0x41414141 ? memory : shared.map)[i * shared.page], 5);
 	}
 	harness_note("%s", from_memory == 0	  ? "never"
 			   : from_memory == PAGES ? "always"
