@@ -4,6 +4,7 @@
 #include "probe.h"
 
 #include <errno.h>
+#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -12,7 +13,7 @@
 #define GPA	    0x100000
 #define LAST_EXIT   UINT32_MAX /* no kernel has such a reason */
 
-typedef enum fault_state find_fn(const struct probe *probe, const struct probe_type *type);
+typedef enum fault_state find_fn(const struct probe *probe);
 
 /* ---- Pre-faulting ---- */
 
@@ -67,17 +68,34 @@ static enum fault_state pre_fault_in(int vm, size_t page_size)
 	return state;
 }
 
-/* The library puts back what the kernel overwrites, so these calls are not its own. */
-static enum fault_state find_overwritten_exit(const struct probe *probe,
-					      const struct probe_type *type)
+/* Of the first type whose guest_memfd has these flags; NULL where none has. */
+static const struct probe_type *choose_type(const struct probe *probe, uint64_t flags)
 {
-	struct gmem_vm_opts opts = {
-		.sz = sizeof(opts), .device = probe->device, .type = type->type};
+	for (size_t i = 0; i < probe->type_count; i++) {
+		const struct probe_type *type = &probe->types[i];
+
+		if (type_usable(type) &&
+		    (type->caps[cap_index(GMEM_CAP_GUEST_MEMFD_FLAGS)].value & flags) == flags)
+			return type;
+	}
+	return NULL;
+}
+
+/* The library puts back what the kernel overwrites, so these calls are not its own. */
+static enum fault_state find_overwritten_exit(const struct probe *probe)
+{
+	/* The slot must not take other memory in its guest_memfd's place. */
+	const struct probe_type *type =
+		choose_type(probe, GMEM_MEMFD_MMAP | GMEM_MEMFD_INIT_SHARED);
+	struct gmem_vm_opts opts = {.sz = sizeof(opts), .device = probe->device};
 	enum fault_state state;
 	struct gmem_vm *vm;
 
+	if (!type)
+		return FAULT_UNKNOWN;
 	if (!type->caps[cap_index(GMEM_CAP_PRE_FAULT_MEMORY)].value)
 		return FAULT_NOT_FOUND;
+	opts.type = type->type;
 	if (gmem_vm_open(&opts, &vm) < 0)
 		return FAULT_UNKNOWN;
 	state = pre_fault_in(gmem_vm_get_fd(vm), probe->page_size);
@@ -87,60 +105,61 @@ static enum fault_state find_overwritten_exit(const struct probe *probe,
 
 /* ---- Others ---- */
 
-static enum fault_state find_wrapping_range(const struct probe *probe,
-					    const struct probe_type *type)
+static enum fault_state find_wrapping_range(const struct probe *probe)
 {
-	int err = type->caps[cap_index(GMEM_CAP_BIND_CHECKED)].result.err;
+	const struct probe_type *type = choose_type(probe, 0);
+	int err;
 
-	(void)probe;
+	if (!type)
+		return FAULT_UNKNOWN;
+	err = type->caps[cap_index(GMEM_CAP_BIND_CHECKED)].result.err;
 	return err == 0 ? FAULT_NOT_FOUND : err == EOPNOTSUPP ? FAULT_FOUND : FAULT_UNKNOWN;
 }
 
+/*
+ * Where KVM shadows page tables, all kernels so far have it, unless they were patched: to tell
+ * takes a guest that runs.
+ */
+static enum fault_state find_prefetch(const struct probe *probe)
+{
+	bool is_x86 = strcmp(probe->kernel.machine, "x86_64") == 0;
+
+	return is_x86 && probe->paging != PAGING_SHADOWS_NONE ? FAULT_UNKNOWN : FAULT_NOT_FOUND;
+}
+
 /* To try is to hang. */
-static enum fault_state leave_alone(const struct probe *probe, const struct probe_type *type)
+static enum fault_state leave_alone(const struct probe *probe)
 {
 	(void)probe;
-	(void)type;
 	return FAULT_UNKNOWN;
 }
 
 const struct fault_words fault_words[PROBE_FAULTS] = {
 	{"bind-range-wraps", "the kernel accepts a binding whose range wraps around",
 	 "none needed: the library refuses it"},
+	{"guest-reads-host-address",
+	 "where KVM shadows page tables (all of them with tdp_mmu=0, ept=0 or npt=0, else those of "
+	 "guests within guests), Linux up to 7.3 gives the guest, beside a page of a guest_memfd "
+	 "that it touches, what is at the slot's host address",
+	 "none needed for slots of the library that have a mapping: the same memory is there; see "
+	 "to it for slots of your own, or load KVM's modules with nested=0 and with what "
+	 "gives nested paging: tdp_mmu=1, ept=1, npt=1"},
 	{"pre-fault-overwrites-exit",
 	 "a pre-fault that fails overwrites what kvm_run tells of the vCPU's last exit",
 	 "pre-fault with the library, which puts it back"},
 	{"punch-poison-deadlock",
-	 "a discard can hang for good where the hardware reports one of its pages as spoilt at "
-	 "that "
-	 "time; trying would hang this machine, but each Linux from 6.8 to 7.3 has this fault "
-	 "unless it was patched",
+	 "a discard can hang for good where the hardware reports one of its pages as spoilt "
+	 "meanwhile; trying would hang this machine, but each Linux from 6.8 to 7.3 has this "
+	 "fault unless it was patched",
 	 "run a kernel with the fix; in a virtual machine that nobody needs, gmem-kernel-check "
 	 "--throw-away tells"},
 };
 
-static find_fn *const find_fault[PROBE_FAULTS] = {find_wrapping_range, find_overwritten_exit,
-						  leave_alone};
-
-/* Any type's guest_memfd will do, but the slot must not take other memory in its place. */
-static const struct probe_type *choose_type(const struct probe *probe)
-{
-	const uint64_t shared = GMEM_MEMFD_MMAP | GMEM_MEMFD_INIT_SHARED;
-
-	for (size_t i = 0; i < probe->type_count; i++) {
-		const struct probe_type *type = &probe->types[i];
-		uint64_t flags = type->caps[cap_index(GMEM_CAP_GUEST_MEMFD_FLAGS)].value;
-
-		if (type_usable(type) && (flags & shared) == shared)
-			return type;
-	}
-	return NULL;
-}
+static find_fn *const find_fault[PROBE_FAULTS] = {find_wrapping_range, find_prefetch,
+						  find_overwritten_exit, leave_alone};
 
 void find_faults(struct probe *probe)
 {
-	const struct probe_type *type = choose_type(probe);
-
 	for (size_t i = 0; i < PROBE_FAULTS; i++)
-		probe->faults[i] = type ? find_fault[i](probe, type) : FAULT_UNKNOWN;
+		probe->faults[i] = find_fault[i](probe);
 }

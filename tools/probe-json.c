@@ -8,6 +8,7 @@
  *   kernel       {release, machine}, as uname(2) tells
  *   device       path of the KVM device
  *   page_size    bytes
+ *   shadow_paging  for which guests: "none", "nested" (guests within guests), "all" or "unknown"
  *   usable       whether a VM of some type has guest_memfd; the exit status is 0 if so, else 77
  *   problem      null if usable, else why not: see below
  *   vm_types     array, empty where no VM can be made, of
@@ -145,6 +146,7 @@ void probe_print_json(const struct probe *probe)
 	json_close(&json, '}');
 	json_string(&json, "device", probe->device);
 	json_uint(&json, "page_size", probe->page_size);
+	json_string(&json, "shadow_paging", paging_words[probe->paging]);
 	json_bool(&json, "usable", probe->usable);
 	if (probe->usable) {
 		json_string(&json, "problem", NULL);

@@ -104,6 +104,7 @@ static int collect(struct probe *probe)
 		(void)sscanf(probe->kernel.release, "%u.%u", &probe->kernel_major,
 			     &probe->kernel_minor);
 	probe->page_size = (size_t)sysconf(_SC_PAGESIZE);
+	probe->paging = ask_paging();
 	probe->types = calloc(PROBE_MAX_TYPES, sizeof(*probe->types));
 	if (!probe->types)
 		return -ENOMEM;

@@ -9,7 +9,7 @@
 
 #define PROBE_CAPS	  17 /* capabilities shown */
 #define PROBE_MAX_TYPES	  64 /* bits in KVM_CAP_VM_TYPES */
-#define PROBE_FAULTS	  3  /* known faults of kernels that are looked for */
+#define PROBE_FAULTS	  4  /* known faults of kernels that are looked for */
 #define PROBE_MESSAGE_MAX 256
 
 /* How a call of the library ended. */
@@ -40,12 +40,21 @@ enum fault_state {
 	FAULT_FOUND
 };
 
+/* Whose page tables are not those that the processor uses. */
+enum probe_paging {
+	PAGING_UNKNOWN,
+	PAGING_SHADOWS_NONE,
+	PAGING_SHADOWS_NESTED, /* of guests within guests */
+	PAGING_SHADOWS_ALL     /* or nested paging without the TDP MMU, which is alike here */
+};
+
 struct probe {
 	const char *device;
 	struct utsname kernel;
 	unsigned int kernel_major;
 	unsigned int kernel_minor;
 	size_t page_size;
+	enum probe_paging paging;
 	struct probe_result open; /* of the first VM: where it failed, there are no types */
 	struct probe_type *types;
 	size_t type_count;
@@ -127,6 +136,13 @@ extern const struct fault_words fault_words[PROBE_FAULTS];
 
 /* Once the types are known. */
 void find_faults(struct probe *probe);
+
+/* ---- Paging (probe-paging.c) ---- */
+
+enum probe_paging ask_paging(void);
+
+/* In one word. */
+extern const char *const paging_words[];
 
 /* ---- Reports ---- */
 
