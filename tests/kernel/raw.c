@@ -377,14 +377,21 @@ unsigned char *raw_open_guest(int vm, struct guest *guest)
 	return code;
 }
 
-void raw_assert_memory_fault(const struct guest *guest, uint64_t gpa, uint64_t flags)
+struct raw_memory_fault raw_get_memory_fault(const struct guest *guest)
 {
 	struct raw_memory_fault fault;
 
 	ck_assert_uint_eq(guest->run->exit_reason, RAW_EXIT_MEMORY_FAULT);
 	memcpy(&fault, &guest->run->hw, sizeof(fault));
-	/* Pages of 4 KiB, also where the host's are larger. */
-	ck_assert_uint_eq(fault.gpa, gpa / 4096 * 4096);
+	return fault;
+}
+
+void raw_assert_memory_fault(const struct guest *guest, uint64_t gpa, uint64_t flags)
+{
+	struct raw_memory_fault fault = raw_get_memory_fault(guest);
+
+	/* The page, or where pages are larger, the 4 KiB of it that were touched. */
+	ck_assert(fault.gpa == gpa / raw_page() * raw_page() || fault.gpa == gpa / 4096 * 4096);
 	ck_assert_uint_eq(fault.size, raw_page());
 	ck_assert_uint_eq(fault.flags, flags);
 }

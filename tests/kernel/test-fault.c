@@ -167,10 +167,7 @@ START_TEST(private_access_once_the_file_is_gone_exits)
 }
 END_TEST
 
-/*
- * No private access, and yet the exit: of a slot that is guest_memfd only. With larger pages the
- * address need not be that of a whole one.
- */
+/* No private access, and yet the exit: of a slot that is guest_memfd only. */
 START_TEST(shared_access_once_the_file_is_gone_exits_without_a_flag)
 {
 	struct machine machine;

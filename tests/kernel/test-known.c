@@ -598,6 +598,33 @@ START_TEST(fault_interrupted_pre_fault_overwrites_the_exit_reason)
 }
 END_TEST
 
+/* The range that is told is as large as a page, and reaches into the next one. */
+START_TEST(fault_exit_tells_of_a_range_that_begins_within_a_page)
+{
+	struct raw_shared shared;
+	struct guest guest;
+	bool within;
+
+	NEED_GUEST();
+	if (!raw_open_shared(&shared, PAGES))
+		return;
+	if (shared.page == 4096)
+		SKIP("pages are of 4 KiB here");
+	raw_bind_shared(&shared);
+	raw_open_guest(shared.vm, &guest);
+	munmap(shared.map, shared.size);
+	close(shared.fd);
+	ck_assert_int_eq(guest_store(&guest, RAW_GPA + shared.page - 4, 1), -EFAULT);
+	raw_assert_memory_fault(&guest, RAW_GPA + shared.page - 4, 0);
+	within = raw_get_memory_fault(&guest).gpa % shared.page != 0;
+	harness_note("%s", within ? "4 KiB within the page" : "the page");
+	if (within)
+		kernel_known_fault("exit-within-page");
+	guest_close(&guest);
+	close(shared.vm);
+}
+END_TEST
+
 /* A number of a VM's or vCPU's statistics; the highest one where they do not tell. */
 static uint64_t read_statistic(int of, const char *name)
 {
@@ -1208,6 +1235,7 @@ static void add_guest(Suite *suite)
 	KERNEL_TEST(fault_guest_reads_from_the_host_address);
 	KERNEL_TEST(fault_pre_fault_overwrites_the_exit_reason);
 	KERNEL_TEST(fault_interrupted_pre_fault_overwrites_the_exit_reason);
+	KERNEL_TEST(fault_exit_tells_of_a_range_that_begins_within_a_page);
 	KERNEL_TEST(fault_change_of_the_mapping_unmaps_the_guest);
 	KERNEL_TEST(guest_memfd_is_mapped_in_pages_of_the_smallest_size);
 }
