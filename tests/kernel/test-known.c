@@ -79,6 +79,17 @@ static void join(pthread_t thread)
 	ck_assert_int_eq(pthread_join(thread, NULL), 0);
 }
 
+/* Into a file of the kernel, as its only word. */
+static bool write_word(const char *path, const char *word)
+{
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
+	bool well = fd >= 0 && write(fd, word, strlen(word)) == (ssize_t)strlen(word);
+
+	if (fd >= 0)
+		close(fd);
+	return well;
+}
+
 /* ---- Slots ---- */
 
 /* Where it is accepted, the slot goes on with a guest_memfd that it no longer counts as its own. */
@@ -1087,12 +1098,10 @@ struct charge {
 static int join_group(const char *group)
 {
 	char path[128], text[16];
-	int length = snprintf(text, sizeof(text), "%d", (int)getpid());
-	int fd;
 
+	snprintf(text, sizeof(text), "%d", (int)getpid());
 	snprintf(path, sizeof(path), "%s/cgroup.procs", group);
-	fd = open(path, O_WRONLY | O_CLOEXEC);
-	return fd >= 0 && write(fd, text, (size_t)length) == length ? 0 : -1;
+	return write_word(path, text) ? 0 : -1;
 }
 
 /* Bytes that are charged to a group, or -1 where there is no such account. */
