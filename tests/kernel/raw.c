@@ -292,6 +292,20 @@ unsigned int raw_gpa_bits(int vm, uint32_t id)
 
 /* ---- What tests begin with ---- */
 
+static void fill_shared(struct raw_shared *shared, size_t pages, uint64_t flags)
+{
+	shared->page = raw_page();
+	shared->size = pages * shared->page;
+	shared->fd = raw_memfd(shared->vm, shared->size, flags);
+	ck_assert_int_ge(shared->fd, 0);
+	shared->map = raw_map(flags & RAW_MMAP ? shared->fd : -1, 0, shared->size);
+	shared->region = (struct raw_region){.flags = RAW_GUEST_MEMFD,
+					     .gpa = RAW_GPA,
+					     .size = shared->size,
+					     .addr = (uintptr_t)shared->map,
+					     .memfd = (uint32_t)shared->fd};
+}
+
 bool raw_open_shared(struct raw_shared *shared, size_t pages)
 {
 	const char *missing = raw_missing();
@@ -307,16 +321,21 @@ bool raw_open_shared(struct raw_shared *shared, size_t pages)
 		harness_skip("%s", missing);
 		return false;
 	}
-	shared->page = raw_page();
-	shared->size = pages * shared->page;
-	shared->fd = raw_memfd(shared->vm, shared->size, RAW_SHARED);
-	ck_assert_int_ge(shared->fd, 0);
-	shared->map = raw_map(shared->fd, 0, shared->size);
-	shared->region = (struct raw_region){.flags = RAW_GUEST_MEMFD,
-					     .gpa = RAW_GPA,
-					     .size = shared->size,
-					     .addr = (uintptr_t)shared->map,
-					     .memfd = (uint32_t)shared->fd};
+	fill_shared(shared, pages, RAW_SHARED);
+	return true;
+}
+
+bool raw_open_private(struct raw_shared *shared, size_t pages)
+{
+	const char *missing = raw_missing_type(RAW_VM_SW_PROTECTED);
+
+	if (missing) {
+		harness_skip("%s", missing);
+		return false;
+	}
+	shared->vm = raw_vm_of_type(RAW_VM_SW_PROTECTED);
+	ck_assert_int_ge(shared->vm, 0);
+	fill_shared(shared, pages, 0);
 	return true;
 }
 

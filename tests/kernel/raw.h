@@ -204,6 +204,13 @@ struct raw_shared {
 
 /* Opens one, or skips the test and returns false. */
 bool raw_open_shared(struct raw_shared *shared, size_t pages);
+
+/*
+ * The same with a software-protected VM, whose guest_memfd is private: the mapping is of memory
+ * beside it.
+ */
+bool raw_open_private(struct raw_shared *shared, size_t pages);
+
 void raw_close_shared(const struct raw_shared *shared);
 void raw_bind_shared(const struct raw_shared *shared);
 
