@@ -40,6 +40,9 @@
 #define HUGE_SIZE	     (UINT64_C(2) << 20)
 #define CAP_ARM_MTE	     205
 #define CGROUPS		     "/sys/fs/cgroup"
+#define FAILSLAB	     "/sys/kernel/debug/failslab/"
+#define NODE_PAGES	     64	   /* of the file that a node of its bindings is for */
+#define NODES_BYTES	     4096U /* more than the nodes take for a binding in two of those */
 
 /* A userfaultfd that can be polled, or a negative errno. */
 static int open_userfaultfd(uint64_t features)
@@ -186,6 +189,97 @@ START_TEST(fault_bind_range_that_wraps_has_pages_past_the_end)
 	kernel_known_fault("bind-range-wraps");
 	guest_close(&guest);
 	raw_close_shared(&shared);
+}
+END_TEST
+
+/* The nodes that a thread allocates for its bindings fail once it has had some bytes of them. */
+static bool make_failures(void)
+{
+	static const char *const words[][2] = {
+		{"/sys/kernel/slab/radix_tree_node/failslab", "1"},
+		{FAILSLAB "cache-filter", "Y"},
+		{FAILSLAB "task-filter", "Y"},
+		{FAILSLAB "ignore-gfp-wait", "N"},
+		{FAILSLAB "verbose", "0"},
+		{FAILSLAB "interval", "1"},
+		{FAILSLAB "times", "-1"},
+		{FAILSLAB "probability", "100"},
+	};
+
+	for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
+		if (!write_word(words[i][0], words[i][1]))
+			return false;
+	}
+	return true;
+}
+
+/* Sets a slot for whose binding the kernel has so many bytes and no more. */
+static int set_with_bytes(const struct raw_shared *bound, unsigned int bytes)
+{
+	int fd = open("/proc/thread-self/make-it-fail", O_WRONLY | O_CLOEXEC);
+	char word[16];
+	int r;
+
+	ck_assert_int_ge(fd, 0);
+	snprintf(word, sizeof(word), "%u", bytes);
+	ck_assert(write_word(FAILSLAB "space", word));
+	ck_assert_int_eq((int)pwrite(fd, "1", 1, 0), 1);
+	r = raw_set(bound->vm, &bound->region);
+	ck_assert_int_eq((int)pwrite(fd, "0", 1, 0), 1);
+	close(fd);
+	return r;
+}
+
+/* How many pages of what is to be bound another slot can have. */
+static unsigned int count_unbound(const struct raw_shared *bound)
+{
+	struct raw_region region = bound->region;
+	unsigned int count = 0;
+
+	region.slot = OTHER_SLOT;
+	region.gpa += bound->size;
+	region.size = bound->page;
+	for (unsigned int i = 0; i < PAGES; i++, region.offset += bound->page)
+		count += raw_try(bound->vm, &region) == 0;
+	return count;
+}
+
+/* A kernel that has no memory for a binding must say so, and then leaves nothing of it behind. */
+START_TEST(fault_binding_without_memory_seems_to_succeed)
+{
+	unsigned int unbound = 0, refused = 0, lost = 0;
+	struct raw_shared bound;
+	int r = 0;
+
+	NEED_THROW_AWAY();
+	if (access(FAILSLAB, F_OK) < 0)
+		SKIP("this kernel was built without failures of its allocator");
+	if (!(_i ? raw_open_private(&bound, NODE_PAGES + PAGES)
+		 : raw_open_shared(&bound, NODE_PAGES + PAGES)))
+		return;
+	ck_assert(make_failures());
+	bound.region.offset = (NODE_PAGES - 1) * bound.page;
+	bound.region.size = PAGES * bound.page;
+	for (unsigned int bytes = 0; bytes <= NODES_BYTES; bytes += NODES_BYTES / 16) {
+		r = set_with_bytes(&bound, bytes);
+		ck_assert_msg(r == 0 || r == -ENOMEM, "%d with %u bytes", r, bytes);
+		unbound = count_unbound(&bound);
+		if (r == 0) {
+			lost += unbound != 0;
+			ck_assert_int_eq(raw_delete(bound.vm, 0), 0);
+		} else {
+			refused++;
+			ck_assert_msg(unbound == PAGES, "%u unbound with %u bytes", unbound, bytes);
+		}
+	}
+	ck_assert(write_word(FAILSLAB "probability", "0"));
+	ck_assert_int_eq(r, 0);
+	ck_assert_uint_eq(unbound, 0);
+	ck_assert_uint_gt(refused + lost, 0);
+	harness_note("%s", lost ? "it seems so" : "ENOMEM");
+	if (lost)
+		kernel_known_fault("bind-without-memory");
+	raw_close_shared(&bound);
 }
 END_TEST
 
@@ -1226,6 +1320,7 @@ static void add_slots(Suite *suite)
 	KERNEL_TEST(fault_live_slot_loses_its_guest_memfd);
 	KERNEL_TEST(fault_unbind_races_with_the_last_close);
 	KERNEL_TEST(fault_bind_range_that_wraps_has_pages_past_the_end);
+	KERNEL_LOOP(fault_binding_without_memory_seems_to_succeed, 0, 2);
 	KERNEL_TEST(memory_tags_and_guest_memfd_exclude_each_other);
 	kernel_case(suite, "known-pages");
 	KERNEL_TEST(fault_guest_memfd_collapses_into_a_huge_page);
