@@ -21,13 +21,18 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/utsname.h>
 #include <unistd.h>
 
 #define OTHER_SLOT	     11
 #define PAGES		     8 /* as many as KVM maps ahead of a guest */
 #define CHARGED_PAGES	     256
+#define LOADERS		     4
+#define LOADED_PAGES	     512
+#define CREATIONS	     400 /* it takes some 50 */
 #define INTERLEAVED_PAGES    8
 #define ROUNDS		     50
 #define EVENT_MILLISECONDS   5000 /* for what must come */
@@ -92,6 +97,43 @@ static bool write_word(const char *path, const char *word)
 		close(fd);
 	return well;
 }
+
+/* ---- The kernel's log ---- */
+
+#ifdef __x86_64__
+
+/* A reader of what comes from now on, or -1 where it cannot be read. */
+static int open_log(void)
+{
+	int log = open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+
+	if (log >= 0)
+		lseek(log, 0, SEEK_END);
+	return log;
+}
+
+/* Whether KVM's page tables have caused a warning since this was asked last. */
+static bool has_page_table_warning(int log)
+{
+	bool found = false;
+	char text[4096];
+	ssize_t length;
+
+	while ((length = read(log, text, sizeof(text) - 1)) > 0) {
+		text[length] = '\0';
+		found |= strstr(text, "WARNING:") && strstr(text, "arch/x86/kvm/mmu/");
+	}
+	return found;
+}
+
+/* Have what a kernel warns of once a boot come again, if it can. */
+static void rearm_warnings(void)
+{
+	(void)mount("debugfs", "/sys/kernel/debug", "debugfs", 0, NULL);
+	(void)write_word("/sys/kernel/debug/clear_warn_once", "1");
+}
+
+#endif
 
 /* ---- Slots ---- */
 
@@ -282,6 +324,103 @@ START_TEST(fault_binding_without_memory_seems_to_succeed)
 	raw_close_shared(&bound);
 }
 END_TEST
+
+#ifdef __x86_64__
+
+/* Why a vCPU is seldom stopped between what it looks up and what it does about that, or NULL. */
+static const char *missing_interruptions(void)
+{
+	struct utsname name;
+
+	ck_assert_int_eq(uname(&name), 0);
+	return strstr(name.version, "PREEMPT") && !strstr(name.version, "PREEMPT_DYNAMIC")
+		       ? NULL
+		       : "threads are seldom interrupted in this kernel: nothing might be seen";
+}
+
+/* vCPUs that load from one page: the first one goes on from page to page, the others follow. */
+struct loader {
+	struct guest guest;
+	unsigned int step; /* 1: the first one */
+	atomic_uint *page;
+	atomic_bool *over;
+	pthread_t thread;
+};
+
+/* Where no slot is, the access is one to a device. */
+static void *load_all_the_time(void *data)
+{
+	struct loader *loader = data;
+	unsigned int page;
+	uint32_t value;
+	int reason;
+
+	while (!atomic_load(loader->over)) {
+		page = (atomic_fetch_add(loader->page, loader->step) + loader->step) % LOADED_PAGES;
+		reason = guest_load(&loader->guest, RAW_NOWHERE + page * raw_page(), &value);
+		ck_assert_msg(reason == KVM_EXIT_HLT || reason == KVM_EXIT_MMIO, "%d", reason);
+	}
+	return NULL;
+}
+
+/* Whether the kernel warns while vCPUs load from a slot that comes and goes. */
+static bool warns_of_creation(int vm, int log, struct loader loaders[LOADERS])
+{
+	struct raw_region region = {.gpa = RAW_NOWHERE, .size = LOADED_PAGES * raw_page()};
+	atomic_bool over = false;
+	atomic_uint page = 0;
+	bool warned = false;
+
+	region.addr = (uintptr_t)raw_map(-1, 0, region.size);
+	for (unsigned int i = 0; i < LOADERS; i++) {
+		loaders[i].step = i == 0;
+		loaders[i].page = &page;
+		loaders[i].over = &over;
+		loaders[i].thread = start(load_all_the_time, &loaders[i]);
+	}
+	for (unsigned int i = 0; i < CREATIONS && !warned; i++) {
+		ck_assert_int_eq(raw_try(vm, &region), 0);
+		warned = has_page_table_warning(log);
+	}
+	atomic_store(&over, true);
+	for (unsigned int i = 0; i < LOADERS; i++)
+		join(loaders[i].thread);
+	return warned;
+}
+
+/*
+ * A vCPU that has found no slot goes on to its page tables. A slot that is created then can have
+ * its page there already, since another vCPU was faster.
+ */
+START_TEST(fault_access_meets_a_slot_that_was_not_there)
+{
+	struct loader loaders[LOADERS];
+	bool warned;
+	int vm, log;
+
+	NEED_THROW_AWAY();
+	NEED_KVM();
+	NEED(missing_interruptions());
+	log = open_log();
+	if (log < 0)
+		SKIP("the kernel's log cannot be read: %s", strerror(errno));
+	rearm_warnings();
+	vm = raw_vm();
+	raw_open_guest(vm, &loaders[0].guest);
+	for (unsigned int i = 1; i < LOADERS; i++)
+		guest_open_vcpu(&loaders[i].guest, vm, i, RAW_CODE);
+	warned = warns_of_creation(vm, log, loaders);
+	harness_note("%s", warned ? "the kernel warns" : "no warning");
+	if (warned)
+		kernel_known_fault("access-meets-new-slot");
+	for (unsigned int i = 0; i < LOADERS; i++)
+		guest_close(&loaders[i].guest);
+	close(log);
+	close(vm);
+}
+END_TEST
+
+#endif
 
 static int turn_tags_on(int vm)
 {
@@ -1321,6 +1460,9 @@ static void add_slots(Suite *suite)
 	KERNEL_TEST(fault_unbind_races_with_the_last_close);
 	KERNEL_TEST(fault_bind_range_that_wraps_has_pages_past_the_end);
 	KERNEL_LOOP(fault_binding_without_memory_seems_to_succeed, 0, 2);
+#ifdef __x86_64__
+	KERNEL_TEST(fault_access_meets_a_slot_that_was_not_there);
+#endif
 	KERNEL_TEST(memory_tags_and_guest_memfd_exclude_each_other);
 	kernel_case(suite, "known-pages");
 	KERNEL_TEST(fault_guest_memfd_collapses_into_a_huge_page);
