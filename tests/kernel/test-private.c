@@ -337,6 +337,8 @@ START_TEST(private_vm_binds_a_guest_memfd_with_or_without_an_address)
 	int vm, fd;
 
 	NEED_TYPE(RAW_VM_SW_PROTECTED);
+	if (_i == RAW_MMAP)
+		NEED_MMAP();
 	vm = raw_vm_of_type(RAW_VM_SW_PROTECTED);
 	fd = raw_memfd(vm, raw_page(), (uint64_t)_i);
 	ck_assert_int_ge(fd, 0);
