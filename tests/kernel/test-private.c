@@ -358,6 +358,30 @@ START_TEST(private_vm_binds_a_guest_memfd_with_or_without_an_address)
 }
 END_TEST
 
+/* Linux 6.12 asks for the VM's type with the slot alone. */
+START_TEST(plain_vm_binds_no_guest_memfd_that_it_has_no_capability_for)
+{
+	struct raw_region region = {.flags = RAW_GUEST_MEMFD, .gpa = RAW_GPA};
+	int vm, fd;
+
+	NEED_TYPE(RAW_VM_SW_PROTECTED);
+	vm = raw_vm();
+	if (raw_cap(vm, RAW_CAP_GUEST_MEMFD)) {
+		close(vm);
+		SKIP("a plain VM has guest_memfd");
+	}
+	fd = raw_memfd(vm, raw_page(), 0);
+	harness_note("%s", fd < 0 ? raw_word(fd) : "one is made");
+	if (fd >= 0) {
+		region.size = raw_page();
+		region.memfd = (uint32_t)fd;
+		ck_assert_int_eq(raw_set(vm, &region), -EINVAL);
+		close(fd);
+	}
+	close(vm);
+}
+END_TEST
+
 START_TEST(guest_memory_begins_as_shared_and_is_at_the_address)
 {
 	struct halves halves;
@@ -942,6 +966,7 @@ static void add_types(Suite *suite)
 	KERNEL_TEST(private_vm_has_one_address_space);
 	KERNEL_TEST(private_vm_takes_what_its_capability_of_read_only_slots_says);
 	KERNEL_LOOP(private_vm_binds_a_guest_memfd_with_or_without_an_address, 0, 2);
+	KERNEL_TEST(plain_vm_binds_no_guest_memfd_that_it_has_no_capability_for);
 }
 
 static void add_attributes(Suite *suite)
