@@ -236,6 +236,8 @@ static const struct {
 	{BIT(MEMFD), R(FLAGS_UNKNOWN), ACCEPTED, WORLD_FALLBACK, .why = "of guest_memfd alone"},
 	{BIT(MEMFD), R(FLAGS_UNSUPPORTED), INVALID, WORLD_PRIVATE},
 	{BIT(MEMFD), R(CAP_UNSUPPORTED), INVALID | NOT_TTY, WORLD_FALLBACK},
+	{BIT(MEMFD), R(CAP_UNSUPPORTED), ACCEPTED, WORLD_FALLBACK,
+	 .why = "kernels before 6.18 make one for a VM that binds none"},
 	{BIT(MEMFD), R(FALLBACK_UNSUITABLE), ANY, WORLD_FALLBACK, .why = "of guest_memfd alone"},
 	{BIT(MEMFD), R(ARGUMENT), ANY, .why = "no fallback or NUMA mode of that number"},
 	{BIT(MEMFD), R(NUMA_NEEDS_MMAP), INVALID | NO_DEVICE | NOT_TTY},
