@@ -719,6 +719,11 @@ START_TEST(mapped_private_memory_is_an_error_and_no_signal)
 
 	if (!open_small(&vmm, 1))
 		return;
+	if (gmem_vm_get_cap(vmm.vm, GMEM_CAP_GUEST_MEMFD_FLAGS, &word) < 0 ||
+	    !(word & GMEM_MEMFD_MMAP)) {
+		close_vmm(&vmm);
+		SKIP("this kernel's private memory cannot be mapped");
+	}
 	assert_ok(gmem_memfd_create(vmm.vm, MEMFD(.size = vmm.part, .flags = GMEM_MEMFD_MMAP),
 				    &memfd));
 	assert_ok(gmem_map_create(memfd, NULL, &map));
