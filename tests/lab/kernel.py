@@ -99,9 +99,9 @@ def read_kernel(line, where):
            "none and never belong together")
     expect(kernel.source != "none" or kernel.remark, where, "the reason is missing")
     if kernel.source in ("source", "tarball"):
-        expect(kernel.arch == "x86-64", where, "only x86-64 is built")
-        expect((HERE / "configs" / f"{kernel.flavour}.config").exists(), where,
-               f"there is no configs/{kernel.flavour}.config")
+        flavour = source.FLAVOURS.get(kernel.flavour)
+        expect(flavour, where, f"no flavour of source.py: {kernel.flavour}")
+        expect(flavour.arch == kernel.arch, where, f"{kernel.flavour} is for {flavour.arch}")
     return kernel
 
 
