@@ -14,6 +14,7 @@ from pathlib import Path
 import archive
 import cache
 import source
+from tables import expect, read_lines
 
 HERE = Path(__file__).parent
 TABLE = HERE / "kernels"
@@ -41,10 +42,6 @@ Wanted = collections.namedtuple("Wanted", "name architecture patterns line own",
 Choice = collections.namedtuple("Choice", "packages locked")
 
 
-class TableError(Exception):
-    """A line of the table or of the lock file is wrong."""
-
-
 class Missing(Exception):
     """The archive does not have what was looked for."""
 
@@ -59,18 +56,6 @@ class Kernel(collections.namedtuple("Kernel",
 
 
 # ---- The table and the lock file -----------------------------------------------------------------
-
-
-def read_lines(path):
-    """(where, text) of each line that says something."""
-    for number, line in enumerate(path.read_text().splitlines(), 1):
-        if line.strip() and not line.startswith("#"):
-            yield f"{path}:{number}", line
-
-
-def expect(condition, where, message):
-    if not condition:
-        raise TableError(f"{where}: {message}")
 
 
 def read_options(text, where):
