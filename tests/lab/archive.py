@@ -21,9 +21,10 @@ KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 APT_HELPER = "/usr/lib/apt/apt-helper"
 # apt waits for ever where it cannot write its lists.
 APT_SECONDS = 1800
-# The kernels are there. What is linked with this machine's C library comes from its own suite.
+# The kernels are there, and in sid what must be as new as a kernel. What is linked with this
+# machine's C library comes from its own suite.
 SUITES = ("trixie", "trixie-backports")
-SOURCE_SUITES = ("trixie-backports",)
+SOURCE_SUITES = ("trixie-backports", "sid")
 
 # An entry of a list, or what kernels.lock knows of one: origin (a suite), size and file (where in
 # the archive) are then None. The original tarball of the source package NAME is named src:NAME.

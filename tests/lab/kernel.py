@@ -155,6 +155,7 @@ def extras():
         Wanted("busybox-arm64", "arm64", ["busybox-static"], own=True),
         Wanted("busybox-x86-64", "amd64", ["busybox-static"], own=True),
         Wanted("headers", "amd64", ["linux-libc-dev"], newest + "."),
+        Wanted("sparse", "amd64", ["src:sparse"]),
         Wanted("sysroot-arm64", "arm64", ["check", "libsubunit-dev", "liburing-dev"], own=True),
     ]
     return {want.name: want for want in found}
