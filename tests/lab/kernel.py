@@ -13,6 +13,7 @@ from pathlib import Path
 
 import archive
 import cache
+import series
 import source
 from tables import expect, read_lines
 
@@ -127,10 +128,6 @@ def write_lock(locked):
 # ---- From names to packages ----------------------------------------------------------------------
 
 
-def numbers(line):
-    return tuple(map(int, line.split(".")))
-
-
 def wanted(kernel):
     """The packages of a kernel that comes from the archive."""
     line = re.escape(kernel.line)
@@ -139,7 +136,7 @@ def wanted(kernel):
         patterns = ["src:linux"]
     elif kernel.source == "source":
         patterns = [f"linux-source-{line}"]
-    elif numbers(kernel.line) <= LAST_WHOLE_IMAGE:
+    elif series.numbers(kernel.line) <= LAST_WHOLE_IMAGE:
         patterns = [f"linux-image-{tail}"]
     elif kernel.arch == "arm64":
         patterns = [f"linux-binary-(?:unsigned-)?{tail}"]  # KVM is no module there
@@ -150,7 +147,7 @@ def wanted(kernel):
 
 def extras():
     """What the lab takes from the archive besides kernels, by its name in the lock file."""
-    newest = max((kernel.line for kernel in read_table()), key=numbers)
+    newest = max((kernel.line for kernel in read_table()), key=series.numbers)
     found = [
         Wanted("busybox-arm64", "arm64", ["busybox-static"], own=True),
         Wanted("busybox-x86-64", "amd64", ["busybox-static"], own=True),

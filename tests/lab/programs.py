@@ -144,6 +144,12 @@ def select(programs, wanted):
     return list({program.name: program for program in chosen}.values())
 
 
+def without_faults(programs, faults):
+    """The same for a kernel that should be without some known faults."""
+    fixed = {"GMEM_TEST_FIXED": " ".join(faults)}
+    return [program._replace(environment=program.environment | fixed) for program in programs]
+
+
 def files(folder, programs):
     """All that the guest needs for some programs."""
     total = {}

@@ -22,6 +22,13 @@ def say(text):
         print(f"[{time.monotonic() - started:5.0f} s] {text}", flush=True)
 
 
+def export(name, records, file):
+    """Records in the form of harness.h, for the summary of scripts/test."""
+    for record in records:
+        print("lab", name, f"{record.program}:{record.test}", record.verdict, record.reason,
+              sep="\t", file=file)
+
+
 class Run:
     """The records of a kernel, and how its machine went."""
 
@@ -66,11 +73,15 @@ class Run:
         for path in (self.folder / "run.json", self.console_log):
             path.unlink(missing_ok=True)
 
-    def boot(self, folder, bench, chosen):
-        """Runs the machine with the chosen programs, and judges what it said."""
+    def boot(self, folder, bench, chosen, others=()):
+        """Runs the machine with the chosen programs, and judges what it said.
+
+        others: programs that run before them, for the caller to judge.
+        """
         say(f"{self.kernel.name:14} boots Linux {(folder / 'release').read_text().strip()}")
-        self.execute(folder, bench, programs.files(bench.build, chosen),
-                     programs.plan(chosen, self.kernel.patience))
+        everything = [*others, *chosen]
+        self.execute(folder, bench, programs.files(bench.build, everything),
+                     programs.plan(everything, self.kernel.patience))
         self.records = results.judge(self.outcome, self.reader, chosen)
 
     def execute(self, folder, bench, files, plan):
@@ -97,9 +108,3 @@ class Run:
         }, indent=1) + "\n")
         if not self.counts["fail"] and not keep_console:
             self.console_log.unlink(missing_ok=True)
-
-    def export(self, file):
-        """Records in the form of harness.h, for the summary of scripts/test."""
-        for record in self.records:
-            print("lab", self.kernel.name, f"{record.program}:{record.test}", record.verdict,
-                  record.reason, sep="\t", file=file)
