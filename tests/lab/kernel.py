@@ -15,6 +15,7 @@ import archive
 import cache
 import series
 import source
+import tree
 from tables import expect, read_lines
 
 HERE = Path(__file__).parent
@@ -22,7 +23,9 @@ TABLE = HERE / "kernels"
 LOCK = HERE / "kernels.lock"
 
 ARCHITECTURES = {"x86-64": "amd64", "arm64": "arm64"}  # the archive's names for them
-SOURCES = ("package", "source", "tarball", "none")
+SOURCES = ("package", "source", "tarball", "patched", "none")
+# They have no line in the lock file: a series names its source itself.
+UNLOCKED = ("patched", "none")
 WHENS = ("always", "full", "never")
 OPTIONS = {"patience": r"[1-9][0-9]*", "append": r"\S+"}
 # Of those that KVM needs, in the order to load them. Where KVM is built in, there are none.
@@ -55,6 +58,11 @@ class Kernel(collections.namedtuple("Kernel",
     def patience(self):
         return int(self.options.get("patience", 1))
 
+    @property
+    def series(self):
+        """What is on a patched kernel."""
+        return series.read_all([self.line])[0] if self.source == "patched" else None
+
 
 # ---- The table and the lock file -----------------------------------------------------------------
 
@@ -84,7 +92,7 @@ def read_kernel(line, where):
     expect((kernel.source == "none") == (kernel.when == "never"), where,
            "none and never belong together")
     expect(kernel.source != "none" or kernel.remark, where, "the reason is missing")
-    if kernel.source in ("source", "tarball"):
+    if kernel.source in ("source", "tarball", "patched"):
         flavour = source.FLAVOURS.get(kernel.flavour)
         expect(flavour, where, f"no flavour of source.py: {kernel.flavour}")
         expect(flavour.arch == kernel.arch, where, f"{kernel.flavour} is for {flavour.arch}")
@@ -218,7 +226,7 @@ def take(want, is_made=lambda packages: False, say=print):
 def refresh(table, say=print):
     """Locks the newest packages of all kernels, and of what else the lab takes."""
     locked = {}
-    wants = [wanted(kernel) for kernel in table if kernel.source != "none"]
+    wants = [wanted(kernel) for kernel in table if kernel.source not in UNLOCKED]
     for want in [*wants, *extras().values()]:
         try:
             locked[want.name] = take_newest(want, say)
@@ -289,6 +297,13 @@ def resolve(kernel, say=print):
     """
     if kernel.source == "none":
         raise Missing(kernel.remark)
+    if kernel.source == "patched":
+        base = kernel.series.base
+        try:
+            archive.of(ARCHITECTURES[kernel.arch]).fetch(base, say)
+        except archive.Gone as gone:
+            raise Missing(str(gone)) from gone
+        return Choice([base], True)
     return take(wanted(kernel), is_unpacked, say)
 
 
@@ -299,6 +314,8 @@ def folder(kernel, choice, say=print):
     """
     packages = choice.packages
     of = archive.of(ARCHITECTURES[kernel.arch])
+    if kernel.source == "patched":
+        return tree.build(of.fetch(packages[0], say), kernel.flavour, kernel.series, say)
     if kernel.source != "package":
         return source.build(of.fetch(packages[0], say), kernel.flavour, say)
     return cache.entry("kernel", inputs(packages), lambda place: unpack_kernel(

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 
+import cache
 import source
 
 # None of the machine's own settings.
@@ -190,3 +191,19 @@ class Tree:
         lacking = {stem(goal) for goal in goals} - after.named
         if lacking:
             raise Refused(f"its log does not name {min(lacking)}")
+
+
+def build(file, flavour, series, say):
+    """The kernel folder of a source with a series on it, built from its base's objects."""
+    base = source.build(file, flavour, say)
+
+    def fill(folder):
+        label = f"building {file.name} with its series, {flavour}"
+        with source.tree(file, say) as place, Tree(place, series.files) as tree:
+            tree.start_objects(base)
+            for patch in series.patches:
+                tree.apply(patch.path)
+            tree.build(flavour, source.progress(label, 0, say))
+            source.copy_kernel(place, flavour, folder)
+
+    return cache.entry("kernel", [base.name, *(patch.path for patch in series.patches)], fill)
