@@ -12,6 +12,7 @@ import kernel as kernels
 import programs
 import results
 import runs
+import series
 
 PAGE = programs.ROOT / "docs/kernels.md"
 
@@ -28,6 +29,10 @@ KERNELS = """\
 A kernel is a line of `tests/lab/kernels`, which says where it comes from. Seconds are those of the
 whole machine from power-on to power-off, on a 2-core cloud VM that ran two machines at a time.
 """
+SERIES = """\
+The series of `patches/`, as the last `scripts/lab patches` proved each: questions answered with yes
+and with no, the known faults that the kernel no longer has, and the tests that passed with it.
+"""
 CAPS = """\
 What `gmem probe` reports of each type of VM.
 """
@@ -42,9 +47,12 @@ TESTS = """\
 ✓ passed, ✗ failed. A number: skipped, for the reason with that number at the end of the page; after
 a ✓, a part of the tests of that name was skipped.
 """
+PROVED = ("series", "for", "patches", "yes", "no", "faults gone", "tests passed", "seconds", "date")
 ABOUT = ("release", "architecture", "passed", "failed", "skipped", "seconds", "date")
 # What changes from run to run though the kernel does not.
 VOLATILE = ("seconds", "date")
+# What does not though a series is proved with more kernels.
+STEADY = ("for", "patches", "no", "faults gone")
 PASS, FAIL, NONE = "✓", "✗", "-"
 
 
@@ -136,6 +144,26 @@ def read_runs():
     return found
 
 
+def read_proof(data):
+    """The row of a proof.json."""
+    count = results.count([results.Record(**record) for record in data["records"]])
+    cells = (data["series"], f"{data['base']['name']} {data['base']['version']}",
+             len(data["patches"]), count["pass"], count["fail"], " ".join(data["faults"]) or NONE,
+             " ".join(str(run["passed"]) for run in data["runs"] if run["patched"]),
+             sum(run["seconds"] for run in data["runs"]), data["date"])
+    return dict(zip(PROVED, map(str, cells)))
+
+
+def read_proofs():
+    """{series: its row, or None if it was not proved here as it is}"""
+    found = {}
+    for one in series.read_all():
+        path = runs.FOLDER / f"patches-{one.name}/proof.json"
+        data = json.loads(path.read_text()) if path.exists() else {"of": None}
+        found[one.name] = read_proof(data) if data["of"] == one.digest else None
+    return found
+
+
 # ---- The page ------------------------------------------------------------------------------------
 
 
@@ -202,7 +230,7 @@ def render_alike(columns):
         yield [name, next(filter(None, cells)), " ".join(lacking)]
 
 
-def render(columns, remarks):
+def render(columns, remarks, proofs=None):
     reasons = Reasons()
     # A kernel that is not to be had has no column but in the first table.
     had = {name: column for name, column in columns.items() if column.tests}
@@ -212,6 +240,8 @@ def render(columns, remarks):
     return "\n".join((
         INTRO,
         "## Kernels\n", KERNELS, table(render_kernels(columns, remarks)),
+        "## Kernel series\n", SERIES,
+        table([PROVED, *(row.values() for row in (proofs or {}).values())]),
         "## Capabilities\n", CAPS, table([head, *rows_of(had, "caps")]),
         "## Where kernels differ\n", DIFFER, table([head, *rows_of(had, "notes", differ)]),
         "## Where they agree\n", ALIKE, table(render_alike(had)),
@@ -236,6 +266,11 @@ def parse_tables(text):
             else:
                 found.setdefault(heading, []).append(dict(zip(head, cells)))
     return found
+
+
+def parse_proofs(text):
+    """{series: row} of a page."""
+    return {row["series"]: row for row in parse_tables(text).get("Kernel series", [])}
 
 
 def parse_verdict(cell, reasons):
@@ -293,7 +328,7 @@ def check_page(text, columns, table_of_kernels):
         if name not in columns:
             yield f"it has no kernel {name}"
     own = {name: columns[name] for name in names if name in columns}
-    if render(own, remarks_of(table_of_kernels)) != text:
+    if render(own, remarks_of(table_of_kernels), parse_proofs(text)) != text:
         yield "it is not what scripts/lab report writes"
 
 
@@ -305,10 +340,24 @@ def parse_or_forget(text):
         return {}
 
 
-def check(text, table_of_kernels, found):
-    """Says where the page is out of date; 1 if it is for a kernel as it is locked."""
+def check_proofs(text, proofs):
+    """Sentences about where the page is not what the last proofs say."""
+    told = parse_proofs(text)
+    for name, row in proofs.items():
+        if name not in told:
+            yield f"it has no series {name}"
+            continue
+        for key in STEADY if row else ():
+            if told[name].get(key) != row[key]:
+                yield (f"series {name}: {key}: the page has {told[name].get(key)}, "
+                       f"the proof {row[key]}")
+
+
+def check(text, table_of_kernels, found, proofs):
+    """Says where the page is out of date; 1 if it is for a kernel as it is locked, or a series."""
     columns = parse_or_forget(text)
     said = list(check_page(text, columns, table_of_kernels))
+    said += check_proofs(text, proofs)
     status = bool(said)
     for name, data in found.items():
         own = list(differences(columns.get(name, Column()), read_run(data)))
@@ -326,14 +375,17 @@ def remarks_of(table_of_kernels):
 
 def main(only_check):
     table_of_kernels = kernels.read_table()
-    found = read_runs()
+    found, proofs = read_runs(), read_proofs()
     text = PAGE.read_text() if PAGE.exists() else ""
     if only_check:
-        return check(text, table_of_kernels, found)
+        return check(text, table_of_kernels, found, proofs)
     known = parse_or_forget(text) | {name: read_run(data) for name, data in found.items()}
+    told = parse_proofs(text)
+    proved = {name: row or told.get(name) for name, row in proofs.items()}
     ordered = {kernel.name: known[kernel.name] for kernel in table_of_kernels
                if kernel.name in known}
-    PAGE.write_text(render(ordered, remarks_of(table_of_kernels)))
+    PAGE.write_text(render(ordered, remarks_of(table_of_kernels),
+                           {name: row for name, row in proved.items() if row}))
     print(f"{PAGE.relative_to(programs.ROOT)}: {len(found)} kernels of "
           f"{len(ordered)} measured anew")
     return 0
