@@ -295,9 +295,14 @@ class Archive:
 
     def locate(self, package, say):
         """The list's entry for a package of which only name, version and hash are known."""
-        for entry in self.find(re.escape(package.name), say=say):
+        found = [entry for entry in self.find(re.escape(package.name), say=say)
+                 if entry.version == package.version]
+        for entry in found:
             if entry.sha256 == package.sha256:
                 return entry
+        if found:
+            raise ArchiveError(f"{package.name} {package.version} has another hash in the archive's"
+                               " lists")
         raise Gone(f"{package.name} {package.version} is not in the archive's lists")
 
     def download(self, package, folder, say):
