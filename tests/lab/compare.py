@@ -6,6 +6,8 @@ import results
 KNOWN_FAULT = "known fault: "
 # Of a selftest, which then says nothing of what it would have found.
 NO_END = "no end"
+# A selftest's own verdict among those of its tests.
+PROGRAM = "(program)"
 
 
 def lost_tests(before, after):
@@ -43,6 +45,14 @@ def judge_selftest(before, after, brought):
             yield f"{name}: {old} before, {new} after"
 
 
+def judge_brought(before, after):
+    """Sentences on a selftest as the series has it, which is to fail only without the series."""
+    if not before[PROGRAM].startswith("status"):
+        yield f"as the series has it, {before[PROGRAM]} without the series"
+    if after[PROGRAM] != "pass":
+        yield f"as the series has it, {after[PROGRAM]} with the series"
+
+
 def failures(records):
     return [record for record in records if record.verdict == "fail"]
 
@@ -51,6 +61,12 @@ def judge_machine(name, before, after):
     """A Record for each failure of the kernel with the series, or one that says that all is well.
     """
     wrong = failures(after) + list(lost_tests(before, after))
+    # Where the other kernel has not shown what passes, nothing is compared.
+    wrong += [record._replace(reason=f"without the series: {record.reason}")
+              for record in failures(before) if record.program == results.MACHINE]
+    if not any(record.verdict == "pass" for record in before):
+        wrong.append(results.Record(results.MACHINE, "tests", "fail",
+                                    "without the series: nothing passed"))
     for record in wrong:
         yield record._replace(program=name, test=f"{record.program}: {record.test}")
     if not wrong:

@@ -4,9 +4,9 @@ test, and takes the faults away that it names.
 
 Each question leaves a record, as a test does.
 """
-import concurrent.futures
 import contextlib
 import datetime
+import json
 import shutil
 import tempfile
 import time
@@ -15,6 +15,7 @@ from pathlib import Path
 import archive
 import cache
 import compare
+import console
 import kernel as kernels
 import programs
 import results
@@ -25,12 +26,16 @@ import tree as trees
 from runs import say
 
 # What a patch is asked, in this order.
-QUESTIONS = ("applies", "form", "checkpatch", "builds", "W=1", "sparse")
+QUESTIONS = ("applies", "form", "checkpatch", "builds", "boots", "W=1", "sparse")
 CODE = (".c", ".h", ".S")
 # The two kernels of a proof, by the ends of their names.
 BASE, PATCHED = "base", "patched"
 # At the name of a selftest as the series has it, on the kernel without the series.
 NEW = "-new"
+
+
+class Told(trees.Refused):
+    """A refusal that is in the records."""
 
 
 def sparse(say):
@@ -65,6 +70,7 @@ class Proof:
         self.folder = runs.FOLDER / self.name
         self.records = []
         self.runs = []
+        self.pairs = []  # of records without and with the series, a pair a machine
         self.commits = []
         self.seen = set()  # the files that a compiler and sparse had
         self.tree = None
@@ -74,6 +80,8 @@ class Proof:
         return results.count(self.records)
 
     def record(self, what, question, verdict, reason=""):
+        # What a patch and a guest have written may be in it.
+        reason = console.printable(reason).replace("\t", " ")
         self.records.append(results.Record(what, question, verdict, reason))
         if verdict == "fail":
             say(f"{self.name}: {what}: {question}: {reason}")
@@ -82,19 +90,19 @@ class Proof:
     def asking(self, what, question):
         """A question whose answer is yes, with the words put into the list, unless it is refused.
 
-        A refusal is raised again: what follows stands on the answer.
+        A refusal is raised as Told: what follows stands on the answer.
         """
         words = []
         try:
             yield words
         except trees.Refused as refused:
             self.record(what, question, "fail", str(refused))
-            raise
+            raise Told(str(refused)) from refused
         self.record(what, question, "pass", ", ".join(words))
 
     def ask(self, what, question, function, *arguments):
         """The same of a function's refusal where nothing stands on the answer."""
-        with contextlib.suppress(trees.Refused), self.asking(what, question):
+        with contextlib.suppress(Told), self.asking(what, question):
             function(*arguments)
 
     # ---- The patches as text ----
@@ -116,8 +124,8 @@ class Proof:
         words.append(f"{built} files")
         say(f"{self.name}: {built} files built in {time.monotonic() - start:.0f} s, {flavour}")
 
-    def build_each(self, base, flavour):
-        """Builds each commit from the base's objects on, and compares its warnings."""
+    def build_each(self, base, flavour, bench):
+        """Builds and boots each commit, from the base's objects on, and compares its warnings."""
         mark = "" if flavour == "private" else f" {flavour}"
         checkers = {"W=1": ["W=1"], "sparse": ["C=2", f"CHECK={sparse(say)}"]}
         self.tree.start_objects(base)
@@ -128,6 +136,7 @@ class Proof:
                       for question, arguments in checkers.items()}
             with self.asking(name, "builds" + mark) as words:
                 self.build(commit, flavour, words)
+            self.ask(name, "boots" + mark, self.see_boot, flavour, bench, name[:4])
             goals = self.tree.objects_of(files)
             for question, arguments in checkers.items():
                 if goals:
@@ -144,25 +153,28 @@ class Proof:
 
     # ---- In a machine ----
 
-    def boot(self, folder, bench, flavour, machine, own, which):
-        """A Run of one of the two kernels with libgmem's programs, and with the kernel's own."""
+    def boot(self, folder, bench, chosen, flavour, machine, own, which):
+        """A Run of some of libgmem's programs, and of the kernel's own."""
         kind = source.FLAVOURS[flavour]
         name = "-".join(filter(None, (self.name, flavour, machine, which)))
         run = runs.Run(kernels.Kernel(name, kind.arch, self.series.name, "source", flavour,
                                       "always", kind.machines[machine], ""))
-        chosen = bench.programs
-        if which == PATCHED:
-            chosen = programs.without_faults(chosen, self.series.faults)
         run.clear()
         run.boot(folder, bench, chosen, own)
         run.keep(True, True)
-        self.runs.append(run)
         return run
 
     def pack(self, flavour):
         folder = self.folder / f"kernel-{flavour}"
         source.copy_kernel(self.tree.folder, flavour, folder)
         return folder
+
+    def see_boot(self, flavour, bench, which):
+        """Refuses a kernel that does not come as far as to show its KVM."""
+        run = self.boot(self.pack(flavour), bench, programs.select(bench.programs, ["probe"]),
+                        flavour, "", [], which)
+        for record in compare.failures(run.records):
+            raise trees.Refused(f"{record.test}: {record.reason}")
 
     def build_selftests(self, flavour, commit, which):
         """{name: program} of one of the two kernels."""
@@ -174,48 +186,55 @@ class Proof:
 
     def boot_both(self, base, flavour, bench):
         """Boots both kernels in each kind of machine and compares what their tests say."""
+        kernel = {BASE: base, PATCHED: self.pack(flavour)}
+        chosen = {BASE: bench.programs,
+                  PATCHED: programs.without_faults(bench.programs, self.series.faults)}
         old = self.build_selftests(flavour, self.tree.base, BASE)
         new = self.build_selftests(flavour, self.commits[-1], PATCHED)
         brought = {name: path for name, path in new.items()
                    if any(file.endswith(f"/{name}.c") for file in self.series.files)}
         own = {BASE: selftests.list_programs(old) + selftests.list_programs(brought, NEW),
                PATCHED: selftests.list_programs(new)}
-        pairs = []
         for machine in source.FLAVOURS[flavour].machines:
-            sides = [(folder, bench, flavour, machine, own[which], which)
-                     for folder, which in ((base, BASE), (self.pack(flavour), PATCHED))]
-            with concurrent.futures.ThreadPoolExecutor(2) as pool:
-                before, after = pool.map(lambda side: self.boot(*side), sides)
-            pairs.append((before.records, after.records))
-            self.records += compare.judge_machine(after.kernel.name, *pairs[-1])
+            before, after = runs.side_by_side(
+                2, self.boot, [(kernel[which], bench, chosen[which], flavour, machine, own[which],
+                                which) for which in (BASE, PATCHED)])
+            self.runs += [before, after]
+            self.pairs.append((before.records, after.records))
+            self.records += compare.judge_machine(after.kernel.name, *self.pairs[-1])
             if own[PATCHED]:
-                self.judge_selftests(before, after, new, brought)
+                self.judge_selftests(before.reader, after.reader, {**old, **new}, brought)
             own = {BASE: [], PATCHED: []}  # once is enough: they take most of the time
-        for fault in self.series.faults:
-            wrong = compare.judge_fault(fault, pairs)
-            self.record(f"{self.name}-{flavour}", fault, "fail" if wrong else "pass", wrong or "")
 
     def judge_selftests(self, before, after, names, brought):
         """The same before and after; what the series brings fails without it."""
         for name in names:
-            wrong = list(compare.judge_selftest(selftests.read(before.reader, name),
-                                                selftests.read(after.reader, name),
+            found = selftests.read(after, name)
+            wrong = list(compare.judge_selftest(selftests.read(before, name), found,
                                                 name in brought))
-            if selftests.read(before.reader, name + NEW)["(program)"] == "pass":
-                wrong.append("as the series has it, it passes without the series")
-            self.record(after.kernel.name, name, "fail" if wrong else "pass", "; ".join(wrong))
+            if name in brought:
+                wrong += compare.judge_brought(selftests.read(before, name + NEW), found)
+            self.record(self.name, name, "fail" if wrong else "pass",
+                        "; ".join(wrong) or found[compare.PROGRAM])
+
+    def judge_faults(self):
+        """Each has its own kinds of machine, and some kernel of the proof must show it."""
+        for fault in self.series.faults:
+            wrong = compare.judge_fault(fault, self.pairs)
+            self.record(self.name, fault, "fail" if wrong else "pass", wrong or "")
 
     # ---- All of it ----
 
     def prove_in(self, folder, bases, bench_for):
         """In a folder with the source. bases: {flavour: the kernel folder of the source}."""
-        with trees.Tree(folder, self.series.files) as self.tree, \
-                contextlib.suppress(trees.Refused):  # it is in the records
+        with contextlib.suppress(Told), trees.Tree(folder, self.series.files) as self.tree:
             self.apply()
             for flavour, base in bases.items():
-                self.build_each(base, flavour)
-                self.boot_both(base, flavour, bench_for(source.FLAVOURS[flavour].arch))
+                bench = bench_for(source.FLAVOURS[flavour].arch)
+                self.build_each(base, flavour, bench)
+                self.boot_both(base, flavour, bench)
             if bases:
+                self.judge_faults()
                 self.check_seen()
 
     def prove(self, flavours, bench_for):
@@ -229,11 +248,18 @@ class Proof:
                 self.prove_in(folder, bases, bench_for)
         except archive.Gone as gone:
             self.record(self.name, "source", "skip", str(gone))
-        except source.BuildError as error:
-            self.record(self.name, "source", "fail", str(error).replace("\n", " | ")[-600:])
+        except Exception as error:  # whatever one series meets, the others are still asked
+            said = f"{type(error).__name__}: {error}".strip().replace("\n", " | ")
+            self.record(self.name, "proof", "fail", said[-600:])
+
+    def keep(self):
+        """Leaves proof.json, which the report reads, of a series that could be had."""
+        if any(record.verdict != "skip" for record in self.records):
+            (self.folder / "proof.json").write_text(json.dumps(self.as_data(), indent=1) + "\n")
 
     def as_data(self):
         return {
+            "of": self.series.digest,
             "series": self.series.name, "base": self.series.base._asdict(),
             "date": datetime.date.today().isoformat(), "faults": self.series.faults,
             "patches": [patch.path.name for patch in self.series.patches],

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: MIT
 """One kernel's run in the lab, from its files to its records, and the folder that keeps them."""
+import concurrent.futures
 import datetime
 import json
 import os
+import sys
 import threading
 import time
 
@@ -20,6 +22,21 @@ started = time.monotonic()
 def say(text):
     with lock:
         print(f"[{time.monotonic() - started:5.0f} s] {text}", flush=True)
+
+
+def side_by_side(jobs, function, calls):
+    """What a function returns for each tuple of arguments, so many at a time.
+
+    An interrupt ends the process at once. Waiting would be for machines, which end with it; what is
+    half made is removed by the next run.
+    """
+    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+        try:
+            return [future.result()
+                    for future in [pool.submit(function, *call) for call in calls]]
+        except KeyboardInterrupt:
+            print("lab: interrupted", file=sys.stderr, flush=True)
+            os._exit(130)
 
 
 def export(name, records, file):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The kernel's own selftests that are about guest_memfd: built from its tree, and what they say."""
 import re
+import shutil
 
 import compare
 import programs
@@ -19,8 +20,6 @@ ARGUMENTS = {"memslot_modification_stress_test": ["-b", "64M"]}
 PLACE = "/selftests"
 # Of kselftest.h
 STATUS = {0: "pass", 4: "skip"}
-# Of one that init had to end, as the version of timeout has it.
-ENDED = (124, 137, 143)
 RESULT = re.compile(r"^(not )?ok \d+ (?:- )?(.*?)\s*(# SKIP.*)?$", re.M)
 # What the makefile of mm leaves in the tree.
 LEFT = "local_config.*"
@@ -37,6 +36,8 @@ def build(tree, flavour, output):
     """Builds the selftests of a tree; {name: program}."""
     source.make(tree.folder, flavour, ["headers"])
     headers = tree.folder / source.OBJECTS / "usr/include"
+    # A source can be older than what was made of its predecessor.
+    shutil.rmtree(output, ignore_errors=True)
     made = {}
     for folder, names in NAMES.items():
         place = tree.folder / "tools/testing/selftests" / folder
@@ -62,12 +63,18 @@ def list_programs(made, mark=""):
                              {f"{PLACE}/{name}{mark}": path}) for name, path in made.items()]
 
 
+def has_ended(status):
+    """Not where init had to end it, as the version of timeout has it, a signal did, or it is none.
+    """
+    return status not in (124, 126, 127) and not 128 < status < 193
+
+
 def read(reader, name):
-    """{test: verdict} of what a program said; the program itself is called "(program)"."""
+    """{test: verdict} of what a program said; the program itself is compare.PROGRAM."""
     ended = next((ended for ended in reader.ended if ended.name == name), None)
-    if not ended or ended.status in ENDED:
-        return {"(program)": compare.NO_END}
+    if not ended or not has_ended(ended.status):
+        return {compare.PROGRAM: compare.NO_END}
     text = reader.files.get((name, "output"), b"").decode(errors="replace")
     verdicts = {test: "fail" if wrong else "skip" if skipped else "pass"
                 for wrong, test, skipped in RESULT.findall(text)}
-    return verdicts | {"(program)": STATUS.get(ended.status, f"status {ended.status}")}
+    return verdicts | {compare.PROGRAM: STATUS.get(ended.status, f"status {ended.status}")}

@@ -16,6 +16,7 @@ import re
 from pathlib import Path
 
 import archive
+import cache
 from tables import expect, read_lines
 
 ROOT = Path(__file__).resolve().parents[2] / "patches"
@@ -39,6 +40,11 @@ class Series(collections.namedtuple("Series", "name base patches")):
                        for pair in re.findall(r"^diff --git a/(\S+) b/(\S+)$",
                                               patch.path.read_text(errors="replace"), re.M)
                        for name in pair})
+
+    @property
+    def digest(self):
+        """A hash of all its patches."""
+        return cache.digest(patch.path for patch in self.patches)
 
     @property
     def faults(self):

@@ -147,12 +147,10 @@ def tree(source, say):
             shutil.rmtree(place)
         place = cache.entry("tree", [source], fill)
         (place / IN_USE).touch()
-        try:
-            yield place
-        finally:
-            for name in (OBJECTS, ".git"):
-                shutil.rmtree(place / name, ignore_errors=True)
-            (place / IN_USE).unlink()
+        yield place  # who leaves by an exception leaves the mark: it may not be as it was
+        for name in (OBJECTS, ".git"):
+            shutil.rmtree(place / name, ignore_errors=True)
+        (place / IN_USE).unlink()
 
 
 @contextlib.contextmanager

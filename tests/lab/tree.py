@@ -17,6 +17,8 @@ ENVIRONMENT = {"LC_ALL": "C", "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSY
 CLEAN = re.compile(r"^total: 0 errors, 0 warnings, 0 checks, ", re.M)
 # "virt/kvm/guest_memfd.c:12:3: warning: ...", of the compiler or of sparse.
 WARNING = re.compile(r"(?:\.\./)*(\S+?):(?:\d+:)+ (?:warning|error): (.*)")
+# Of any tool of a build: the compiler, objtool, modpost, the linker.
+WARNS = re.compile(r"\bwarning: ", re.I)
 # A line of make: "  CHECK   ../virt/kvm/guest_memfd.c"
 STEP = re.compile(r"  (CC|CHECK)\s+(\S+)\s*$")
 
@@ -151,10 +153,10 @@ class Tree:
             found = [line.strip() for line in text if re.search(r": (?:fatal )?error: ", line)]
             raise Refused(f"it does not build: {first_line(chr(10).join(found) or str(error))}"
                           ) from error
-        log = read_log("".join(text), "CC")
-        if log.warnings:
-            raise Refused(f"its build warns: {next(iter(log.warnings))}")
-        return len(log.named)
+        found = [line for line in text if WARNS.search(line)]
+        if found:
+            raise Refused(f"its build warns: {first_line(found[0])}")
+        return len(read_log("".join(text), "CC").named)
 
     def objects_of(self, files):
         """{file: make's goal of an object made of it}; of a header, of one that includes it."""
@@ -164,7 +166,7 @@ class Tree:
             match = re.search(r"^source_(\S+) := (\S+)$", text, re.M)
             if match:
                 made[stem(match[2])] = match[1]
-                users |= {name: match[1] for name in
+                users |= {os.path.normpath(name): match[1] for name in
                           re.findall(r"^ +\.\./(\S+\.h) \\$", text, re.M)}
         found = {file: users.get(file) if file.endswith(".h") else made.get(stem(file))
                  for file in files}

@@ -3,6 +3,7 @@
 
 The counterpart of tap.sh. See harness.h.
 """
+import contextlib
 import os
 import re
 import sys
@@ -15,6 +16,19 @@ class Failure(Exception):
 
 class Skip(Exception):
     """Why a check cannot run here."""
+
+
+@contextlib.contextmanager
+def changed(module, **values):
+    """With other values of what a module or a class has."""
+    old = {name: getattr(module, name) for name in values}
+    for name, value in values.items():
+        setattr(module, name, value)
+    try:
+        yield
+    finally:
+        for name, value in old.items():
+            setattr(module, name, value)
 
 
 def expect(condition, message):
