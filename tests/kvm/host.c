@@ -69,6 +69,25 @@ int host_count_wiped(void)
 	return count;
 }
 
+int64_t host_count_swapped(const void *addr, size_t size)
+{
+	uintptr_t from = (uintptr_t)addr, start, end;
+	FILE *file = open_proc("/proc/self/smaps");
+	char line[LINE_SIZE];
+	bool within = false;
+	int64_t sum = 0;
+	long long kib;
+
+	while (fgets(line, sizeof(line), file)) {
+		if (sscanf(line, "%" SCNxPTR "-%" SCNxPTR " ", &start, &end) == 2)
+			within = start < from + size && from < end;
+		else if (within && sscanf(line, "Swap: %lld kB", &kib) == 1)
+			sum += kib * 1024;
+	}
+	fclose(file);
+	return sum;
+}
+
 const char *host_perms(const void *addr)
 {
 	static char perms[5];

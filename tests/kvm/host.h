@@ -16,6 +16,9 @@ int host_count_maps(const char *text);
 /* Mappings that a child process would find wiped (MADV_WIPEONFORK). */
 int host_count_wiped(void);
 
+/* Bytes of the mappings that touch this range which are in swap. */
+int64_t host_count_swapped(const void *addr, size_t size);
+
 /* Permissions of what is mapped at an address, such as "rw-s"; "" where nothing is. */
 const char *host_perms(const void *addr);
 
