@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #define CALL_MICROSECONDS 500000U
+#define LOAD_MICROSECONDS 900000U /* far more than a load takes */
 
 /* ---- The device and its VMs ---- */
 
@@ -394,6 +395,32 @@ unsigned char *raw_open_guest(int vm, struct guest *guest)
 	memcpy(code, guest_code, guest_code_size);
 	guest_open(guest, vm, RAW_CODE);
 	return code;
+}
+
+bool raw_runs_touched_code(int vm)
+{
+	const size_t page = raw_page();
+	int fd = raw_memfd(vm, page, RAW_SHARED);
+	unsigned char *map;
+	struct guest guest;
+	uint32_t value;
+	int reason;
+
+	ck_assert_int_ge(fd, 0);
+	map = raw_map(fd, 0, page);
+	raw_bind(vm, fd, page, map);
+	memcpy(map, guest_code, guest_code_size);
+	raw_open_guest(vm, &guest);
+	ck_assert_int_eq(guest_load(&guest, RAW_GPA, &value), KVM_EXIT_HLT);
+	guest.code = RAW_GPA;
+	host_pester(LOAD_MICROSECONDS);
+	reason = guest_load(&guest, RAW_GPA, &value);
+	host_pester(0);
+	ck_assert_msg(reason == KVM_EXIT_HLT || reason == -EINTR, "%d", reason);
+	guest_close(&guest);
+	munmap(map, page);
+	close(fd);
+	return reason == KVM_EXIT_HLT;
 }
 
 struct raw_memory_fault raw_get_memory_fault(const struct guest *guest)

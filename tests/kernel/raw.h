@@ -229,6 +229,12 @@ void raw_set_private(int vm, uint64_t gpa, bool is_private);
 /* The guest's code in a slot of its own, and a vCPU for it. Returns the code's memory. */
 unsigned char *raw_open_guest(int vm, struct guest *guest);
 
+/*
+ * Whether a guest runs code in a page of a guest_memfd that it has touched before. The VM has no
+ * slots, shared guest_memfd and no vCPU yet.
+ */
+bool raw_runs_touched_code(int vm);
+
 /* The last exit must be a memory fault, and of the page that holds an address. */
 struct raw_memory_fault raw_get_memory_fault(const struct guest *guest);
 void raw_assert_memory_fault(const struct guest *guest, uint64_t gpa, uint64_t flags);

@@ -842,6 +842,24 @@ START_TEST(fault_interrupted_pre_fault_overwrites_the_exit_reason)
 }
 END_TEST
 
+/* Its data can be mapped without the right to execute it, and that is never added. */
+START_TEST(fault_code_does_not_run_in_a_page_that_was_touched)
+{
+	bool runs;
+	int vm;
+
+	NEED_GUEST();
+	NEED_KVM();
+	vm = raw_vm();
+	NEED_SHARED(vm);
+	runs = raw_runs_touched_code(vm);
+	harness_note("%s", runs ? "runs" : "faults until a signal");
+	if (!runs)
+		kernel_known_fault("touched-code-never-runs");
+	close(vm);
+}
+END_TEST
+
 /* The range that is told is as large as a page, and reaches into the next one. */
 START_TEST(fault_exit_tells_of_a_range_that_begins_within_a_page)
 {
@@ -1481,6 +1499,7 @@ static void add_guest(Suite *suite)
 	KERNEL_TEST(fault_guest_reads_from_the_host_address);
 	KERNEL_TEST(fault_pre_fault_overwrites_the_exit_reason);
 	KERNEL_TEST(fault_interrupted_pre_fault_overwrites_the_exit_reason);
+	KERNEL_TEST(fault_code_does_not_run_in_a_page_that_was_touched);
 	KERNEL_TEST(fault_exit_tells_of_a_range_that_begins_within_a_page);
 	KERNEL_TEST(fault_change_of_the_mapping_unmaps_the_guest);
 	KERNEL_TEST(guest_memfd_is_mapped_in_pages_of_the_smallest_size);

@@ -151,6 +151,34 @@ struct gmem_slot *world_slot(const struct world *world, const struct gmem_slot_o
 	return slot;
 }
 
+/* No other processor has the fault. */
+static bool runs_touched_code(void)
+{
+#ifdef __aarch64__
+	bool runs;
+	int vm;
+
+	if (raw_missing())
+		return true;
+	vm = raw_vm();
+	runs = !raw_has_shared(vm) || raw_runs_touched_code(vm);
+	close(vm);
+	return runs;
+#else
+	return true;
+#endif
+}
+
+const char *world_missing_guest(void)
+{
+	if (guest_code_size == 0)
+		return GUEST_NONE;
+	return runs_touched_code() ? NULL
+				   : "this kernel's guests do not run code that they have "
+				     "touched in a guest_memfd: touched-code-never-runs of "
+				     "gmem-kernel-check(1)";
+}
+
 void world_start_guest(struct world *world, uint64_t code)
 {
 	assert_ok(gmem_vm_write(world->vm, 0, code, guest_code, guest_code_size));

@@ -57,6 +57,15 @@ struct gmem_memfd *world_memfd(const struct world *world, uint64_t pages);
 struct gmem_map *world_map(struct gmem_memfd *memfd);
 struct gmem_slot *world_slot(const struct world *world, const struct gmem_slot_opts *opts);
 
+/*
+ * Why no guest runs in these tests, which put its code into a guest_memfd, or NULL; also where none
+ * can be made, which world_open() tells.
+ */
+const char *world_missing_guest(void);
+
+/* For the body of a test. */
+#define NEED_WORLD_GUEST() NEED(world_missing_guest())
+
 /* Put the guest's code at a guest address through the library, and make the vCPU. */
 void world_start_guest(struct world *world, uint64_t code);
 

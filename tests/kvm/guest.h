@@ -78,11 +78,13 @@ uint64_t guest_work_word(const struct guest_work *work, uint64_t gpa, uint64_t r
  */
 int64_t guest_result(const struct guest *guest, uint64_t *gpa);
 
+#define GUEST_NONE "the tests' guest has no code for this processor"
+
 /* For the body of a test. */
 #define NEED_GUEST()                                                                               \
 	do {                                                                                       \
 		if (guest_code_size == 0)                                                          \
-			SKIP("the tests' guest has no code for this processor");                   \
+			SKIP(GUEST_NONE);                                                          \
 	} while (0)
 
 #endif

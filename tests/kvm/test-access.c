@@ -35,7 +35,7 @@ START_TEST(guest_runs_on_a_guest_memfd)
 	struct world world;
 	char *raw;
 
-	NEED_GUEST();
+	NEED_WORLD_GUEST();
 	if (!world_open(&world, 0))
 		return;
 	memfd = world_memfd(&world, 8);
@@ -61,7 +61,7 @@ START_TEST(guest_runs_on_a_guest_memfd_with_a_mapping)
 	struct world world;
 	char *addr;
 
-	NEED_GUEST();
+	NEED_WORLD_GUEST();
 	if (!world_open(&world, 0))
 		return;
 	memfd = world_memfd(&world, 8);
@@ -85,7 +85,7 @@ START_TEST(guest_runs_on_plain_memory)
 	struct world world;
 	char *memory;
 
-	NEED_GUEST();
+	NEED_WORLD_GUEST();
 	if (!world_open(&world, 0))
 		return;
 	memory = raw_map(-1, 0, 4 * world.page);
@@ -109,7 +109,7 @@ START_TEST(read_only_slot_is_read_and_its_writes_exit)
 	uint32_t value = 7;
 	char *raw;
 
-	NEED_GUEST();
+	NEED_WORLD_GUEST();
 	if (!world_open(&world, 0))
 		return;
 	if (raw_cap(world.fd, KVM_CAP_READONLY_MEM) <= 0)
@@ -148,7 +148,7 @@ START_TEST(two_slots_of_one_file_and_a_third_over_both)
 	struct world world;
 	uint32_t value;
 
-	NEED_GUEST();
+	NEED_WORLD_GUEST();
 	if (!world_open(&world, 0))
 		return;
 	memfd = world_memfd(&world, 4);
@@ -373,7 +373,7 @@ START_TEST(loads_see_a_running_guest_count)
 	unsigned int steps = 0;
 	pthread_t thread;
 
-	NEED_GUEST();
+	NEED_WORLD_GUEST();
 	if (!world_open(&world, 0))
 		return;
 	memfd = world_memfd(&world, 2);
@@ -407,7 +407,7 @@ START_TEST(store_releases_a_waiting_guest)
 	struct runner runner = {0};
 	pthread_t thread;
 
-	NEED_GUEST();
+	NEED_WORLD_GUEST();
 	if (!world_open(&world, 0))
 		return;
 	memfd = world_memfd(&world, 2);
@@ -438,7 +438,7 @@ START_TEST(discard_works_under_a_running_guest)
 	uint32_t value = 0, other;
 	pthread_t thread;
 
-	NEED_GUEST();
+	NEED_WORLD_GUEST();
 	if (!world_open(&world, 0))
 		return;
 	memfd = world_memfd(&world, 2);
@@ -505,7 +505,7 @@ START_TEST(discarded_pages_read_zero_in_the_guest)
 	uint32_t value;
 	char *addr;
 
-	NEED_GUEST();
+	NEED_WORLD_GUEST();
 	if (!world_open(&world, 0))
 		return;
 	memfd = world_memfd(&world, 8);

@@ -161,21 +161,21 @@ static void close_in_order(int n, int shape)
 
 START_TEST(guest_memfd_slot_with_a_map_closes_in_any_order)
 {
-	NEED_GUEST();
+	NEED_WORLD_GUEST();
 	close_in_order(_i, FILE_AND_MAP);
 }
 END_TEST
 
 START_TEST(guest_memfd_slot_closes_in_any_order)
 {
-	NEED_GUEST();
+	NEED_WORLD_GUEST();
 	close_in_order(_i, FILE_ALONE);
 }
 END_TEST
 
 START_TEST(slot_over_a_map_closes_in_any_order)
 {
-	NEED_GUEST();
+	NEED_WORLD_GUEST();
 	close_in_order(_i, MAP_ALONE);
 }
 END_TEST
@@ -268,21 +268,21 @@ static void assert_slot_survives(int closed)
 
 START_TEST(slot_survives_vm)
 {
-	NEED_GUEST();
+	NEED_WORLD_GUEST();
 	assert_slot_survives(CLOSE_VM);
 }
 END_TEST
 
 START_TEST(slot_survives_memfd)
 {
-	NEED_GUEST();
+	NEED_WORLD_GUEST();
 	assert_slot_survives(CLOSE_MEMFD);
 }
 END_TEST
 
 START_TEST(slot_survives_map)
 {
-	NEED_GUEST();
+	NEED_WORLD_GUEST();
 	assert_slot_survives(CLOSE_MAP);
 }
 END_TEST
@@ -294,7 +294,7 @@ START_TEST(guest_keeps_its_memory_when_the_map_is_closed)
 	char *next[16];
 	void *found;
 
-	NEED_GUEST();
+	NEED_WORLD_GUEST();
 	if (!open_family(&family, FILE_AND_MAP))
 		return;
 	world_start_guest(&family.world, GPA);
@@ -514,7 +514,7 @@ START_TEST(memory_outlives_its_slot)
 	struct world world;
 	uint32_t value;
 
-	NEED_GUEST();
+	NEED_WORLD_GUEST();
 	if (!world_open(&world, 0))
 		return;
 	memfd = world_memfd(&world, 4);

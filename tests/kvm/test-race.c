@@ -99,7 +99,7 @@ START_TEST(slots_change_beside_guests)
 	struct world world;
 	struct race race = {.gpa = GPA, .rounds = harness_rounds(400)};
 
-	NEED_GUEST();
+	NEED_WORLD_GUEST();
 	if (!world_open(&world, 0))
 		return;
 	race.vm = world.vm;
@@ -117,7 +117,7 @@ START_TEST(slots_change_beside_guests_and_conversions)
 		.gpa = GPA, .page = raw_page(), .has_private = true, .rounds = harness_rounds(400)};
 	struct traces before;
 
-	NEED_GUEST();
+	NEED_WORLD_GUEST();
 	if (missing)
 		SKIP("%s", missing);
 	before = traces_get();

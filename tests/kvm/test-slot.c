@@ -61,7 +61,7 @@ START_TEST(dirty_log_over_the_mapping_sees_guest_writes)
 	struct world world;
 	uint32_t value;
 
-	NEED_GUEST();
+	NEED_WORLD_GUEST();
 	if (!world_open(&world, 0))
 		return;
 	memfd = world_memfd(&world, 8);
@@ -93,7 +93,7 @@ START_TEST(dirty_log_can_be_turned_on_and_off)
 	uint64_t bits;
 	char *memory;
 
-	NEED_GUEST();
+	NEED_WORLD_GUEST();
 	if (!world_open(&world, 0))
 		return;
 	memory = raw_map(-1, 0, 4 * world.page);
@@ -127,7 +127,7 @@ START_TEST(slot_of_the_fallback_is_an_ordinary_one)
 	struct world world;
 	uint32_t value;
 
-	NEED_GUEST();
+	NEED_WORLD_GUEST();
 	if (!world_open(&world, 0))
 		return;
 	if (!world.fallback)
@@ -278,7 +278,7 @@ START_TEST(replace_gives_the_guest_other_memory)
 	struct world world;
 	uint32_t value, id;
 
-	NEED_GUEST();
+	NEED_WORLD_GUEST();
 	if (!world_open(&world, 0))
 		return;
 	memfd = world_memfd(&world, 4);
@@ -389,7 +389,7 @@ START_TEST(replace_that_the_kernel_refuses_sets_the_old_slot_again)
 	struct world world;
 	uint32_t value;
 
-	NEED_GUEST();
+	NEED_WORLD_GUEST();
 	if (!world_open(&world, 0))
 		return;
 	memfd = world_memfd(&world, 4);

@@ -79,7 +79,7 @@ static bool open_small(struct machine *machine)
 
 #define OPEN_OR_SKIP(machine)                                                                      \
 	do {                                                                                       \
-		NEED_GUEST();                                                                      \
+		NEED_WORLD_GUEST();                                                                \
 		if (!open_small(machine))                                                          \
 			return;                                                                    \
 	} while (0)
@@ -248,7 +248,7 @@ START_TEST(guest_memfd_that_is_gone_is_gone_at_its_address)
 	struct machine machine;
 	int fd;
 
-	NEED_GUEST();
+	NEED_WORLD_GUEST();
 	if (!world_open_guest_memfd(&machine.world))
 		return;
 	world_close(&machine.world);
@@ -554,7 +554,7 @@ static bool open_prefault(struct machine *machine, uint64_t size)
 	uint64_t value;
 
 	if (guest_code_size == 0) {
-		harness_skip("the tests' guest has no code for this processor");
+		harness_skip(GUEST_NONE);
 		return false;
 	}
 	if (!open_machine(machine, size, 0))
@@ -783,7 +783,7 @@ START_TEST(poisoned_page_is_an_exit_and_discard_heals_it)
 	uint32_t value;
 
 	NEED_THROW_AWAY();
-	NEED_GUEST();
+	NEED_WORLD_GUEST();
 	if (!world_open_guest_memfd(&machine.world))
 		return;
 	world_close(&machine.world);
