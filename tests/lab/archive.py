@@ -92,7 +92,7 @@ def call(*command):
 def call_for_bytes(*command):
     # One that outlived a killed run would still write where the next run does.
     try:
-        done = subprocess.run(["setpriv", "--pdeathsig", "KILL", "--", *command], check=False,
+        done = subprocess.run([*cache.DIE_TOO, *command], check=False,
                               stdin=subprocess.DEVNULL, capture_output=True,
                               env=os.environ | {"LC_ALL": "C"}, timeout=APT_SECONDS)
     except subprocess.TimeoutExpired as error:

@@ -13,6 +13,10 @@ import tempfile
 from pathlib import Path
 
 
+# Before a command: it ends with this process, whatever ends that, and writes nothing after it.
+DIE_TOO = ("setpriv", "--pdeathsig", "KILL", "--")
+
+
 def root():
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(home) / "libgmem-lab"
@@ -47,6 +51,13 @@ def find(kind, inputs):
 
 def is_used():
     raise BlockingIOError
+
+
+def drop(place):
+    """Removes an entry that nobody uses; for whoever comes next, all at once."""
+    part = Path(tempfile.mkdtemp(prefix=place.name + ".part-", dir=place.parent))
+    place.rename(part / place.name)
+    shutil.rmtree(part)
 
 
 def sweep(folder):

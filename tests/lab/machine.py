@@ -11,6 +11,8 @@ import tempfile
 import time
 from pathlib import Path
 
+import cache
+
 HERE = Path(__file__).parent
 MEMORY_MIB = 2048
 CPUS = 2
@@ -48,7 +50,7 @@ def command(kernel, folder, image, quiet=False):
     """QEMU's. setpriv, so that no machine outlives the lab, however it ends."""
     words = [APPEND[kernel.arch], "panic=-1", *["quiet"] * quiet,
              *filter(None, [kernel.options.get("append")])]
-    return ["setpriv", "--pdeathsig", "KILL", "--", *QEMU[kernel.arch],
+    return [*cache.DIE_TOO, *QEMU[kernel.arch],
             "-accel", ACCELERATOR, "-m", str(MEMORY_MIB),
             "-smp", f"{CPUS},sockets={CPUS}", *NODES, "-nodefaults", "-no-user-config",
             "-nographic", "-serial", "mon:stdio", "-no-reboot",

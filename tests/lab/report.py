@@ -31,7 +31,8 @@ whole machine from power-on to power-off, on a 2-core cloud VM that ran two mach
 """
 SERIES = """\
 The series of `patches/`, as the last `scripts/lab patches` proved each: questions answered with yes
-and with no, the known faults that the kernel no longer has, and the tests that passed with it.
+and with no, those without an answer, the known faults that the kernel no longer has, and the tests
+that passed with it on each machine. The hash is that of the files of the series.
 """
 CAPS = """\
 What `gmem probe` reports of each type of VM.
@@ -47,12 +48,13 @@ TESTS = """\
 ✓ passed, ✗ failed. A number: skipped, for the reason with that number at the end of the page; after
 a ✓, a part of the tests of that name was skipped.
 """
-PROVED = ("series", "for", "patches", "yes", "no", "faults gone", "tests passed", "seconds", "date")
+PROVED = ("series", "hash", "for", "patches", "yes", "no", "open", "faults gone", "tests passed",
+          "seconds", "date")
 ABOUT = ("release", "architecture", "passed", "failed", "skipped", "seconds", "date")
 # What changes from run to run though the kernel does not.
 VOLATILE = ("seconds", "date")
 # What does not though a series is proved with more kernels.
-STEADY = ("for", "patches", "no", "faults gone")
+STEADY = ("for", "patches", "faults gone")
 PASS, FAIL, NONE = "✓", "✗", "-"
 
 
@@ -147,20 +149,22 @@ def read_runs():
 def read_proof(data):
     """The row of a proof.json."""
     count = results.count([results.Record(**record) for record in data["records"]])
-    cells = (data["series"], f"{data['base']['name']} {data['base']['version']}",
-             len(data["patches"]), count["pass"], count["fail"], " ".join(data["faults"]) or NONE,
+    cells = (data["series"], data["of"], f"{data['base']['name']} {data['base']['version']}",
+             len(data["patches"]), count["pass"], count["fail"], count["skip"],
+             " ".join(data["faults"]) or NONE,
              " ".join(str(run["passed"]) for run in data["runs"] if run["patched"]),
              sum(run["seconds"] for run in data["runs"]), data["date"])
     return dict(zip(PROVED, map(str, cells)))
 
 
-def read_proofs():
-    """{series: its row, or None if it was not proved here as it is}"""
+def read_proofs(hashes):
+    """{series: its row} of those that were proved here as they are."""
     found = {}
-    for one in series.read_all():
-        path = runs.FOLDER / f"patches-{one.name}/proof.json"
+    for name, digest in hashes.items():
+        path = runs.FOLDER / f"patches-{name}/proof.json"
         data = json.loads(path.read_text()) if path.exists() else {"of": None}
-        found[one.name] = read_proof(data) if data["of"] == one.digest else None
+        if data["of"] == digest:
+            found[name] = read_proof(data)
     return found
 
 
@@ -340,24 +344,28 @@ def parse_or_forget(text):
         return {}
 
 
-def check_proofs(text, proofs):
-    """Sentences about where the page is not what the last proofs say."""
-    told = parse_proofs(text)
-    for name, row in proofs.items():
-        if name not in told:
+def check_proofs(told, hashes, proofs):
+    """Sentences about where the rows of the page are not what was, or must be, proved."""
+    for name in sorted({*told, *hashes}):
+        row, proof = told.get(name), proofs.get(name)
+        if name not in hashes:
+            yield f"it has a series {name}, which patches/ has not"
+        elif not row:
             yield f"it has no series {name}"
-            continue
-        for key in STEADY if row else ():
-            if told[name].get(key) != row[key]:
-                yield (f"series {name}: {key}: the page has {told[name].get(key)}, "
-                       f"the proof {row[key]}")
+        elif row["hash"] != hashes[name]:
+            yield f"series {name} has changed since it was proved"
+        elif row["no"] != "0":
+            yield f"series {name} is refused: {row['no']} answers are no"
+        elif proof:
+            yield from (f"series {name}: {key}: the page has {row[key]}, the proof {proof[key]}"
+                        for key in STEADY if row[key] != proof[key])
 
 
-def check(text, table_of_kernels, found, proofs):
+def check(text, table_of_kernels, found, hashes, proofs):
     """Says where the page is out of date; 1 if it is for a kernel as it is locked, or a series."""
     columns = parse_or_forget(text)
     said = list(check_page(text, columns, table_of_kernels))
-    said += check_proofs(text, proofs)
+    said += check_proofs(parse_proofs(text), hashes, proofs)
     status = bool(said)
     for name, data in found.items():
         own = list(differences(columns.get(name, Column()), read_run(data)))
@@ -375,17 +383,17 @@ def remarks_of(table_of_kernels):
 
 def main(only_check):
     table_of_kernels = kernels.read_table()
-    found, proofs = read_runs(), read_proofs()
+    hashes = {one.name: one.digest for one in series.read_all()}
+    found, proofs = read_runs(), read_proofs(hashes)
     text = PAGE.read_text() if PAGE.exists() else ""
     if only_check:
-        return check(text, table_of_kernels, found, proofs)
+        return check(text, table_of_kernels, found, hashes, proofs)
     known = parse_or_forget(text) | {name: read_run(data) for name, data in found.items()}
-    told = parse_proofs(text)
-    proved = {name: row or told.get(name) for name, row in proofs.items()}
+    proved = parse_proofs(text) | proofs
     ordered = {kernel.name: known[kernel.name] for kernel in table_of_kernels
                if kernel.name in known}
     PAGE.write_text(render(ordered, remarks_of(table_of_kernels),
-                           {name: row for name, row in proved.items() if row}))
+                           {name: proved[name] for name in hashes if name in proved}))
     print(f"{PAGE.relative_to(programs.ROOT)}: {len(found)} kernels of "
           f"{len(ordered)} measured anew")
     return 0

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The kernel's own selftests that are about guest_memfd: built from its tree, and what they say."""
+import collections
 import re
 import shutil
 
@@ -29,16 +30,23 @@ def find_sources(place, names):
     """{name: its path without .c, seen from the folder}; some are for one architecture."""
     found = {path.stem: str(path.relative_to(place).with_suffix(""))
              for folder in (place, *place.glob("x86*")) for path in folder.glob("*.c")}
-    return {name: found[name] for name in names if name in found}
+    for name in names:
+        if name not in found:
+            raise trees.Refused(f"this source has no selftest {name}")
+    return {name: found[name] for name in names}
+
+
+# programs: {name: its file}. warnings: as in trees.Log.
+Built = collections.namedtuple("Built", "programs warnings")
 
 
 def build(tree, flavour, output):
-    """Builds the selftests of a tree; {name: program}."""
+    """The Built selftests of a tree."""
     source.make(tree.folder, flavour, ["headers"])
     headers = tree.folder / source.OBJECTS / "usr/include"
     # A source can be older than what was made of its predecessor.
     shutil.rmtree(output, ignore_errors=True)
-    made = {}
+    made, warnings = {}, collections.Counter()
     for folder, names in NAMES.items():
         place = tree.folder / "tools/testing/selftests" / folder
         wanted = {name: output / folder / path for name, path in
@@ -53,7 +61,8 @@ def build(tree, flavour, output):
             found = [line for line in said.splitlines() if re.search(r"error:|\*\*\*", line)]
             raise trees.Refused(f"the selftests do not build: {(found or ['make failed'])[0]}")
         made |= wanted
-    return made
+        warnings += trees.read_log(said, "CC").warnings
+    return Built(made, warnings)
 
 
 def list_programs(made, mark=""):

@@ -12,6 +12,8 @@ series  a patch a line, in their order: FILE [FAULT...]; each FAULT is a known f
 A series whose files are not exactly these is an error.
 """
 import collections
+import email
+import email.policy
 import re
 from pathlib import Path
 
@@ -23,6 +25,8 @@ ROOT = Path(__file__).resolve().parents[2] / "patches"
 COVER = "0000-cover-letter.patch"
 
 Patch = collections.namedtuple("Patch", "path faults")
+# subjects: among them are those of its patches.
+Cover = collections.namedtuple("Cover", "author subjects")
 
 
 def numbers(line):
@@ -43,8 +47,18 @@ class Series(collections.namedtuple("Series", "name base patches")):
 
     @property
     def digest(self):
-        """A hash of all its patches."""
-        return cache.digest(patch.path for patch in self.patches)
+        """A hash of all that it is but its cover letter."""
+        folder = self.patches[0].path.parent
+        return cache.digest([folder / "base", folder / "series",
+                             *(patch.path for patch in self.patches)])
+
+    @property
+    def cover(self):
+        """Its Cover."""
+        message = email.message_from_bytes((self.patches[0].path.parent / COVER).read_bytes(),
+                                           policy=email.policy.default)
+        subjects = re.findall(r"^  (\S.*)$", message.get_content(), re.M)
+        return Cover(str(message["From"]), subjects)
 
     @property
     def faults(self):

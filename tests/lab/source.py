@@ -31,12 +31,13 @@ TREE_FOLDERS = ("Documentation", "arch", "drivers", "fs", "init", "ipc", "kernel
 
 # fragments: a later one changes an earlier one. files: about how many make speaks of, for the
 # progress only. machines: the kinds of machine that show such a kernel, each with options as in the
-# table of kernels.
+# table of kernels; the kernel's own selftests take long.
 Flavour = collections.namedtuple("Flavour", "arch fragments files machines")
 FLAVOURS = {
     "arm64": Flavour("arm64", ["common", "arm64"], 1790, {"": {}}),
     "private": Flavour("x86-64", ["common", "private"], 1790,
-                       {"": {}, "shadow": {"append": "kvm_amd.npt=0"}}),
+                       {"": {"patience": "3"},
+                        "shadow": {"append": "kvm_amd.npt=0", "patience": "3"}}),
     "sanitized": Flavour("x86-64", ["common", "private", "sanitized"], 1820,
                          {"": {"patience": "10"}}),
 }
@@ -144,7 +145,7 @@ def tree(source, say):
     place = cache.find("tree", [source])
     with cache.lock(place.with_suffix(".use"), lambda: say(f"waiting for {source.name}")):
         if (place / IN_USE).exists():
-            shutil.rmtree(place)
+            cache.drop(place)
         place = cache.entry("tree", [source], fill)
         (place / IN_USE).touch()
         yield place  # who leaves by an exception leaves the mark: it may not be as it was
@@ -204,7 +205,7 @@ def settings(flavour):
 
 def make(tree, flavour, arguments, heard=lambda line: None):
     """Runs make in a kernel tree; heard(line) is called for each line, for "" in a silence."""
-    command = ["make", "-C", tree, *settings(flavour), *arguments]
+    command = [*cache.DIE_TOO, "make", "-C", tree, *settings(flavour), *arguments]
     environment = {"PATH": os.environ["PATH"], "LC_ALL": "C"}
     last = collections.deque(maxlen=40)
     with running(command, env=environment) as process:

@@ -33,7 +33,7 @@ def environment(**more):
 
 def call(command, folder, env=None):
     """(status, what it says) of a command."""
-    done = subprocess.run(command, cwd=folder, env=env or environment(), stdin=subprocess.DEVNULL,
+    done = subprocess.run([*cache.DIE_TOO, *command], cwd=folder, env=env or environment(), stdin=subprocess.DEVNULL,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
     return done.returncode, done.stdout.decode(errors="replace")
 
@@ -104,13 +104,18 @@ class Tree:
             raise Refused(f"it does not apply: {first_line(said)}") from None
         return self.git("rev-parse", "HEAD").strip()
 
-    def check_form(self, commit):
-        """Whoever wrote it signs it off, and nobody else is named in its trailers."""
+    def check_form(self, commit, cover):
+        """Whoever writes the cover letter wrote it and signs it off, and nobody else is named."""
         author, message = self.git("show", "-s", "--format=%an <%ae>%x00%B", commit).split("\0")
-        signed = re.findall(r"^([A-Z][A-Za-z]*(?:-[a-z]+)*-by): (.*)$", message, re.M)
+        signed = re.findall(r"^([a-z]+(?:-[a-z]+)*-by): (.*)$", message, re.M | re.I)
+        if author != cover.author:
+            raise Refused(f"it is from {author}, its cover letter from {cover.author}")
         if signed != [("Signed-off-by", author)]:
             names = ", ".join(f"{tag}: {who}" for tag, who in signed) or "nobody"
             raise Refused(f"it is signed by {names}, not once by its author {author}")
+        subject = message.split("\n\n")[0].replace("\n", " ")
+        if subject not in cover.subjects:
+            raise Refused(f"its cover letter does not list {subject}")
 
     def check_style(self, path):
         """checkpatch.pl, of this source, has nothing to say."""
@@ -136,8 +141,8 @@ class Tree:
         self.checkout(self.base)
         objects = self.folder / source.OBJECTS
         shutil.rmtree(objects, ignore_errors=True)
-        subprocess.run(["cp", "-a", "--reflink=auto", folder / source.OBJECTS, objects],
-                       check=True)
+        subprocess.run([*cache.DIE_TOO, "cp", "-a", "--reflink=auto", folder / source.OBJECTS,
+                        objects], check=True)
 
     def build(self, flavour, heard=lambda line: None):
         """Builds what the last checkout has changed; how many files that were."""
@@ -159,18 +164,18 @@ class Tree:
         return len(read_log("".join(text), "CC").named)
 
     def objects_of(self, files):
-        """{file: make's goal of an object made of it}; of a header, of one that includes it."""
-        made, users = {}, {}
+        """{file: make's goals of the objects made of it}; of a header, of all that include it."""
+        made, users = {}, collections.defaultdict(set)
         for command in sorted((self.folder / source.OBJECTS).rglob(".*.o.cmd")):
             text = command.read_text(errors="replace")
             match = re.search(r"^source_(\S+) := (\S+)$", text, re.M)
             if match:
-                made[stem(match[2])] = match[1]
-                users |= {os.path.normpath(name): match[1] for name in
-                          re.findall(r"^ +\.\./(\S+\.h) \\$", text, re.M)}
+                made[stem(match[2])] = {match[1]}
+                for name in re.findall(r"^ +\.\./(\S+\.h) \\$", text, re.M):
+                    users[os.path.normpath(name)].add(match[1])
         found = {file: users.get(file) if file.endswith(".h") else made.get(stem(file))
                  for file in files}
-        return {file: goal for file, goal in found.items() if goal}
+        return {file: goals for file, goals in found.items() if goals}
 
     def log_of(self, flavour, goals, arguments):
         """The Log of making objects again with a checker, sparse or else the compiler's W=1."""
