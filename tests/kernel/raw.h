@@ -230,8 +230,8 @@ void raw_set_private(int vm, uint64_t gpa, bool is_private);
 unsigned char *raw_open_guest(int vm, struct guest *guest);
 
 /*
- * Whether a guest runs code in a page of a guest_memfd that it has touched before. The VM has no
- * slots, shared guest_memfd and no vCPU yet.
+ * Whether a guest runs code in a page of a guest_memfd that it has touched before. Of a VM that can
+ * have a shared one, and has no slot and no vCPU yet.
  */
 bool raw_runs_touched_code(int vm);
 

@@ -245,14 +245,35 @@ static void ignore(int signal)
 	(void)signal;
 }
 
-void host_pester(unsigned int microseconds)
+/* Lets SIGNAL interrupt calls, and do nothing else. */
+static void interrupt_with(int signal)
 {
-	struct itimerval timer = {
-		.it_interval = {.tv_usec = (suseconds_t)microseconds},
-		.it_value = {.tv_usec = (suseconds_t)microseconds},
-	};
 	struct sigaction action = {.sa_handler = ignore}; /* and so without SA_RESTART */
 
-	ck_assert_int_eq(sigaction(SIGALRM, &action, NULL), 0);
+	ck_assert_int_eq(sigaction(signal, &action, NULL), 0);
+}
+
+static struct itimerval each(unsigned int microseconds)
+{
+	const struct timeval period = {.tv_usec = (suseconds_t)microseconds};
+
+	return (struct itimerval){.it_interval = period, .it_value = period};
+}
+
+/* The type of a clock of setitimer() has no portable name, so no parameter here is one. */
+
+void host_pester(unsigned int microseconds)
+{
+	const struct itimerval timer = each(microseconds);
+
+	interrupt_with(SIGALRM);
 	ck_assert_int_eq(setitimer(ITIMER_REAL, &timer, NULL), 0);
+}
+
+void host_pester_busy(unsigned int microseconds)
+{
+	const struct itimerval timer = each(microseconds);
+
+	interrupt_with(SIGPROF);
+	ck_assert_int_eq(setitimer(ITIMER_PROF, &timer, NULL), 0);
 }

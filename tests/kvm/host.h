@@ -57,6 +57,9 @@ void host_forbid_ioctl(unsigned long request);
 /* SIGALRM each so many microseconds, to a handler that does nothing; 0 ends it. */
 void host_pester(unsigned int microseconds);
 
+/* SIGPROF each time that the process has used a processor for so long, with its guests. */
+void host_pester_busy(unsigned int microseconds);
+
 #define CHILD_CHECK(condition)                                                                     \
 	do {                                                                                       \
 		if (!(condition))                                                                  \
