@@ -35,6 +35,11 @@ BASE, PATCHED = "base", "patched"
 NEW = "-new"
 
 
+# The two kernels of a flavour. folders: {BASE or PATCHED: the kernel's folder}. old, new: the
+# selftests.Built without and with the series.
+Pair = collections.namedtuple("Pair", "flavour bench folders old new")
+
+
 class Told(trees.Refused):
     """A refusal that is in the records."""
 
@@ -70,8 +75,7 @@ class Proof:
         self.name = f"patches-{series.name}"
         self.folder = runs.FOLDER / self.name
         self.records = []
-        self.runs = []
-        self.pairs = []  # of records without and with the series, a pair a machine
+        self.runs = []  # (BASE or PATCHED, its Run), always one after the other
         self.commits = []
         self.seen = set()  # the files that a compiler and sparse had
         self.tree = None
@@ -161,6 +165,7 @@ class Proof:
         name = "-".join(filter(None, (self.name, flavour, machine, which)))
         run = runs.Run(kernels.Kernel(name, kind.arch, self.series.name, "source", flavour,
                                       "always", kind.machines[machine], ""))
+        run.fixed = self.series.faults if which == PATCHED else []
         run.clear()
         run.boot(folder, bench, chosen, own)
         run.keep(True, True)
@@ -193,29 +198,32 @@ class Proof:
             self.tree.checkout(commit)
             return selftests.build(self.tree, flavour, self.folder / f"selftests-{which}")
 
-    def boot_both(self, base, flavour, bench):
-        """Boots both kernels in each kind of machine and compares what their tests say."""
-        kernel = {BASE: base, PATCHED: self.pack(flavour)}
-        chosen = {BASE: bench.programs,
-                  PATCHED: programs.without_faults(bench.programs, self.series.faults)}
+    def build_pair(self, base, flavour, bench):
+        """The Pair of a flavour, after each patch between the two has been looked at."""
+        self.build_each(base, flavour, bench)
+        folders = {BASE: base, PATCHED: self.pack(flavour)}
         old = self.build_selftests(flavour, self.tree.base, BASE)
         new = self.build_selftests(flavour, self.commits[-1], PATCHED)
         for warning in new.warnings - old.warnings:
             self.record(self.name, "selftests", "fail", f"a new warning: {warning}")
-        brought = {name: path for name, path in new.programs.items()
+        return Pair(flavour, bench, folders, old, new)
+
+    def boot_pair(self, pair):
+        """Boots both kernels in each kind of machine and compares what their tests say."""
+        brought = {name: path for name, path in pair.new.programs.items()
                    if any(file.endswith(f"/{name}.c") for file in self.series.files)}
-        own = {BASE: selftests.list_programs(old.programs) + selftests.list_programs(brought, NEW),
-               PATCHED: selftests.list_programs(new.programs)}
-        for machine in source.FLAVOURS[flavour].machines:
+        own = {BASE: selftests.list_programs(pair.old.programs)
+                     + selftests.list_programs(brought, NEW),
+               PATCHED: selftests.list_programs(pair.new.programs)}
+        for machine in source.FLAVOURS[pair.flavour].machines:
             before, after = runs.side_by_side(
-                2, self.boot, [(kernel[which], bench, chosen[which], flavour, machine, own[which],
-                                which) for which in (BASE, PATCHED)])
-            self.runs += [before, after]
-            self.pairs.append((before.records, after.records))
-            self.records += compare.judge_machine(after.kernel.name, *self.pairs[-1])
+                2, self.boot, [(pair.folders[which], pair.bench, pair.bench.programs, pair.flavour,
+                                machine, own[which], which) for which in (BASE, PATCHED)])
+            self.runs += [(BASE, before), (PATCHED, after)]
+            self.records += compare.judge_machine(after.kernel.name, before.records, after.records)
             if own[PATCHED]:
                 self.judge_selftests(before.reader, after.reader,
-                                     {**old.programs, **new.programs}, brought)
+                                     {**pair.old.programs, **pair.new.programs}, brought)
             own = {BASE: [], PATCHED: []}  # once is enough: they take most of the time
 
     def judge_selftests(self, before, after, names, brought):
@@ -235,23 +243,23 @@ class Proof:
 
     def judge_faults(self):
         """Each has its own kinds of machine, and some kernel of the proof must show it."""
+        records = [run.records for _, run in self.runs]
         for fault in self.series.faults:
-            wrong = compare.judge_fault(fault, self.pairs)
+            wrong = compare.judge_fault(fault, list(zip(records[::2], records[1::2])))
             self.record(self.name, fault, "fail" if wrong else "pass", wrong or "")
 
     # ---- All of it ----
 
-    def prove_in(self, folder, bases, bench_for):
-        """In a folder with the source. bases: {flavour: the kernel folder of the source}."""
+    def build_all(self, folder, bases, bench_for):
+        """The Pairs of all flavours, made in a folder with the source; none if a patch is refused.
+
+        bases: {flavour: the kernel folder of the source}.
+        """
         with contextlib.suppress(Told), trees.Tree(folder, self.series.files) as self.tree:
             self.apply()
-            for flavour, base in bases.items():
-                bench = bench_for(source.FLAVOURS[flavour].arch)
-                self.build_each(base, flavour, bench)
-                self.boot_both(base, flavour, bench)
-            if bases:
-                self.judge_faults()
-                self.check_seen()
+            return [self.build_pair(base, flavour, bench_for(source.FLAVOURS[flavour].arch))
+                    for flavour, base in bases.items()]
+        return []
 
     def prove(self, flavours, bench_for):
         """flavours: what to build; without any, the patches are looked at as text."""
@@ -261,7 +269,13 @@ class Proof:
             bases = {flavour: source.build(file, flavour, say) for flavour in flavours}
             with (source.tree(file, say) if bases else
                   source.excerpt(file, self.series.files)) as folder:
-                self.prove_in(folder, bases, bench_for)
+                pairs = self.build_all(folder, bases, bench_for)
+            # Others may need the tree, and what follows takes long.
+            for pair in pairs:
+                self.boot_pair(pair)
+            if pairs:
+                self.judge_faults()
+                self.check_seen()
         except archive.Gone as gone:
             self.record(self.name, "source", "skip", str(gone))
         except Exception as error:  # whatever one series meets, the others are still asked
@@ -279,11 +293,11 @@ class Proof:
             "series": self.series.name, "base": self.series.base._asdict(),
             "date": datetime.date.today().isoformat(), "faults": self.series.faults,
             "patches": [patch.path.name for patch in self.series.patches],
-            "runs": [{"kernel": run.kernel.name, "patched": run.kernel.name.endswith(PATCHED),
+            "runs": [{"kernel": run.kernel.name, "patched": which == PATCHED,
                       "release": run.reader.release,
                       "passed": run.counts["pass"], "failed": run.counts["fail"],
                       "skipped": run.counts["skip"], "seconds": round(run.outcome.seconds)}
-                     for run in self.runs],
+                     for which, run in self.runs],
             "records": [record._asdict() for record in self.records],
         }
 

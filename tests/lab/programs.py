@@ -146,7 +146,7 @@ def select(programs, wanted):
 
 def without_faults(programs, faults):
     """The same for a kernel that should be without some known faults."""
-    fixed = {"GMEM_TEST_FIXED": " ".join(faults)}
+    fixed = {"GMEM_TEST_FIXED": " ".join(faults)} if faults else {}
     return [program._replace(environment=program.environment | fixed) for program in programs]
 
 

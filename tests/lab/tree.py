@@ -33,7 +33,8 @@ def environment(**more):
 
 def call(command, folder, env=None):
     """(status, what it says) of a command."""
-    done = subprocess.run([*cache.DIE_TOO, *command], cwd=folder, env=env or environment(), stdin=subprocess.DEVNULL,
+    done = subprocess.run([*cache.DIE_TOO, *command], cwd=folder, env=env or environment(),
+                          stdin=subprocess.DEVNULL,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
     return done.returncode, done.stdout.decode(errors="replace")
 
