@@ -8,13 +8,9 @@ import collections
 import contextlib
 import datetime
 import json
-import shutil
-import tempfile
 import time
-from pathlib import Path
 
 import archive
-import cache
 import compare
 import console
 import kernel as kernels
@@ -23,6 +19,7 @@ import results
 import runs
 import selftests
 import source
+import sparse
 import tree as trees
 from runs import say
 
@@ -42,29 +39,6 @@ Pair = collections.namedtuple("Pair", "flavour bench folders old new")
 
 class Told(trees.Refused):
     """A refusal that is in the records."""
-
-
-def sparse(say):
-    """The program sparse of the newest suite, built: one of this machine's may be too old."""
-    want = kernels.extras()["sparse"]
-
-    def inputs(packages):
-        return [Path(__file__), *(package.sha256 for package in packages)]
-
-    packages = kernels.take(
-        want, lambda locked: cache.find("sparse", inputs(locked)).is_dir(), say).packages
-
-    def fill(folder):
-        file = archive.of(want.architecture).fetch(packages[0], say)
-        say(f"building {file.name}")
-        with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            source.unpack(file, scratch)
-            status, said = trees.call(["make", "sparse"], scratch)
-            if status != 0:
-                raise source.BuildError(f"{file.name} does not build:\n{said[-2000:]}")
-            shutil.copy(Path(scratch, "sparse"), folder)
-
-    return cache.entry("sparse", inputs(packages), fill) / "sparse"
 
 
 class Proof:
@@ -132,7 +106,7 @@ class Proof:
     def build_each(self, base, flavour, bench):
         """Builds and boots each commit, from the base's objects on, and compares its warnings."""
         mark = "" if flavour == "private" else f" {flavour}"
-        checkers = {"W=1": ["W=1"], "sparse": ["C=2", f"CHECK={sparse(say)}"]}
+        checkers = {"W=1": ["W=1"], "sparse": ["C=2", f"CHECK={sparse.build(say)}"]}
         self.tree.start_objects(base)
         shown = self.probe(base, flavour, bench, BASE).status
         for patch, commit in zip(self.series.patches, self.commits):
