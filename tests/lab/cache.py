@@ -55,9 +55,10 @@ def is_used():
 
 def drop(place):
     """Removes an entry that nobody uses; for whoever comes next, all at once."""
-    part = Path(tempfile.mkdtemp(prefix=place.name + ".part-", dir=place.parent))
-    place.rename(part / place.name)
-    shutil.rmtree(part)
+    with lock(place.with_suffix(".lock")):
+        part = Path(tempfile.mkdtemp(prefix=place.name + ".part-", dir=place.parent))
+        place.rename(part / place.name)
+        shutil.rmtree(part)
 
 
 def sweep(folder):
