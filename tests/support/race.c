@@ -349,6 +349,8 @@ static void make_memory(struct race *race, unsigned int number, bool with_map,
 		.fallback = race->fallback};
 	struct gmem_map *map;
 
+	/* Told before it is written: an address of the last but one leads to the same half. */
+	atomic_store_explicit(&place->made, generation, memory_order_relaxed);
 	*opts = (struct gmem_slot_opts){
 		.sz = sizeof(*opts), .gpa = gpa_of(race, number), .size = size_of(race)};
 	works(gmem_memfd_create(race->vm, &memfd_opts, &opts->memfd));
@@ -363,7 +365,6 @@ static void make_memory(struct race *race, unsigned int number, bool with_map,
 		if (!with_map)
 			gmem_map_close(map);
 	}
-	atomic_store_explicit(&place->made, generation, memory_order_relaxed);
 }
 
 static void release(const struct gmem_slot_opts *opts)
