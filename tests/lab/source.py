@@ -31,9 +31,8 @@ TREE_FOLDERS = ("Documentation", "arch", "drivers", "fs", "init", "ipc", "kernel
 
 # fragments: a later one changes an earlier one. files: about how many make speaks of, for the
 # progress only. machines: the kinds of machine that show such a kernel, each with options as in the
-# table of kernels; the kernel's own selftests take long. no5lvl: with five levels of page tables an
-# interrupt within identify_cpu(), which clears the processor's features for a moment, is a false
-# report of KASAN: where its shadow begins depends on one of them.
+# table of kernels; the kernel's own selftests take long. no5lvl: see the
+# limits in docs/lab.md.
 Flavour = collections.namedtuple("Flavour", "arch fragments files machines")
 FLAVOURS = {
     "arm64": Flavour("arm64", ["common", "arm64"], 1790, {"": {}}),
